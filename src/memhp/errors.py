@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Every exception memhp raises, grouped by what the caller can do.
+
+::
+
+    MemhpError
+    ├── KernelError(OSError)     the kernel said -Exxx, model or real alike
+    ├── KernelBugError           it hit BUG_ON or died of an oops; .log holds what it printed
+    │   └── KernelHangError      it waits for a lock that a dead task holds
+    ├── BackendError             we could not reach it: monitor, console, permission
+    ├── UsageError(ValueError)   the call made no sense; says the nearest that would
+    ├── ConfigError              this tree, architecture and config cannot exist together
+    └── ModelDefectError         an invariant of ours broke; please report
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+import sys
+from collections.abc import Sequence
+
+
+def errno_name(number: int) -> str:
+    """Return the name of an errno, such as ``"EBUSY"``; unknown ones as their number."""
+    return _errno.errorcode.get(number, str(number))
+
+
+class MemhpError(Exception):
+    """The base of all of them."""
+
+
+class KernelError(MemhpError, OSError):
+    """
+    The kernel refused: it returned ``-errno``.
+
+    Attributes:
+        errno: The positive number, as in the standard module `errno`.
+        reason: Why, in words. Empty if only the number is known.
+        where: The C function that said it (`__add_section`), or "" on a real kernel.
+        source: The C file of that function, or "".
+        path: The file written to, where the refusal came through one.
+        facts: What the reason speaks of (pfn, section, address), by name.
+    """
+
+    def __init__(
+        self,
+        errno: int,
+        reason: str = "",
+        *,
+        where: str | None = None,
+        source: str = "",
+        path: str = "",
+        **facts: object,
+    ) -> None:
+        super().__init__(errno, reason or os.strerror(errno))
+        if where is None:
+            code = sys._getframe(1).f_code
+            where = code.co_name
+            source = source or code.co_filename
+        self.reason = reason
+        self.where = where
+        self.source = source
+        self.path = path
+        self.facts = facts
+
+    @property
+    def name(self) -> str:
+        """The errno's name: ``"EEXIST"``."""
+        return errno_name(self.errno or 0)
+
+    def __str__(self) -> str:
+        where = f" [{self.where}()]" if self.where else ""
+        path = f"{self.path}: " if self.path else ""
+        return f"{path}{self.name}: {self.reason or os.strerror(self.errno or 0)}{where}"
+
+
+class KernelBugError(MemhpError):
+    """
+    The kernel hit a BUG_ON, or the writing task died of an oops.
+
+    Attributes:
+        log: The lines it printed while dying.
+    """
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log = list(log)
+
+
+class KernelHangError(KernelBugError):
+    """The task waits for ever: a dead task holds the lock it needs."""
+
+
+class BackendError(MemhpError):
+    """
+    A machine could not be reached or did not answer.
+
+    Attributes:
+        sent: What was sent to it.
+        received: What came back.
+        output: The last lines of its output.
+    """
+
+    def __init__(self, message: str, *, sent: str = "", received: str = "", output: str = "") -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.received = received
+        self.output = output
+
+
+class UsageError(MemhpError, ValueError):
+    """The call made no sense: not aligned, no such block; says the nearest that would."""
+
+
+class ConfigError(MemhpError):
+    """
+    This tree, architecture, config and hardware cannot exist together.
+
+    Attributes:
+        reasons: Every reason, one line each.
+    """
+
+    def __init__(self, reasons: str | Sequence[str]) -> None:
+        self.reasons = [reasons] if isinstance(reasons, str) else list(reasons)
+        super().__init__("; ".join(self.reasons))
+
+
+class ModelDefectError(MemhpError):
+    """An invariant of the model itself broke; the message holds the line that replays it."""

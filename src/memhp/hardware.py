@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+What is plugged in: RAM, the firmware's memory map, nodes, devices. Plain data, no behaviour of a kernel.
+
+A `Hardware` is what a kernel finds when it boots. It comes from three places: `platform()` (a size, and the map that QEMU and
+its firmware give a machine of that size), a recorded memory map (`map=FILE`), or a capture of a real machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from memhp.errors import ConfigError, UsageError
+from memhp.units import GIB, KIB, MIB, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRange:
+    """
+    Physical addresses [start, end) that the firmware tells the kernel of.
+
+    Attributes:
+        start: First byte.
+        end: One past the last byte.
+        nid: NUMA node.
+        flags: memblock flags by name: "NOMAP", "HOTPLUG", "MIRROR".
+    """
+
+    start: int
+    end: int
+    nid: int = 0
+    flags: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A named address range [start, end] of /proc/iomem, `end` inclusive as there; children lie inside their parent."""
+
+    start: int
+    end: int
+    name: str
+    children: tuple[Region, ...] = ()
+    busy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """
+    Pages that the running kernel and user space take from the buddy allocator, by mobility.
+
+    The model has no processes of its own; these stand for them. Without a capture the figures are those of the recorded
+    kernels. `blocks` is how many maximal free blocks each kind had broken up.
+    """
+
+    unmovable: int = 0
+    reclaimable: int = 0
+    movable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """
+    A machine as its kernel finds it at boot.
+
+    Attributes:
+        arch: "arm64" or "x86_64".
+        memory: memblock.memory as the firmware describes it, sorted, not overlapping.
+        reserved: [start, end) ranges memblock has reserved when the buddy allocator starts: kernel image, initrd, memmap, …
+        freed: [start, end) parts of `reserved` that the kernel gives back once it runs: init text, initrd.
+        iomem: The resource tree beside "System RAM".
+        ram_children: What lies inside "System RAM" in /proc/iomem: kernel code and data.
+        page_size: Bytes.
+        cpus: Online CPUs.
+        possible_nodes: Node ids that may ever exist.
+        footprint: Pages in use once the machine has booted.
+        window: First address of the hot-plug window; DIMMs are placed from here on.
+        origin: Where all this comes from, in words.
+        memmap_reserved: True if `reserved` already holds the memmap of boot memory (a recording does).
+    """
+
+    arch: str
+    memory: tuple[MemoryRange, ...]
+    reserved: tuple[tuple[int, int], ...] = ()
+    freed: tuple[tuple[int, int], ...] = ()
+    iomem: tuple[Region, ...] = ()
+    ram_children: tuple[Region, ...] = ()
+    page_size: int = 4096
+    cpus: int = 1
+    possible_nodes: int = 1
+    footprint: Footprint = field(default_factory=Footprint)
+    window: int = 0
+    origin: str = ""
+    memmap_reserved: bool = False
+
+    @property
+    def ram_end(self) -> int:
+        """One past the last byte of memory."""
+        return max((r.end for r in self.memory), default=0)
+
+    @property
+    def total(self) -> int:
+        """Bytes of memory."""
+        return sum(r.size for r in self.memory)
+
+
+def window_of(arch: str, ram_end: int) -> int:
+    """
+    Return the first address of the hot-plug window, as QEMU places it.
+
+    `virt`: the end of RAM rounded up to 1 GiB. `q35`: not below 4 GiB.
+    """
+    start = -(-ram_end // GIB) * GIB
+    return max(4 * GIB, start) if arch == "x86_64" else start
+
+
+# What a recorded v4.9 kernel had taken once its shell ran (1 GiB of RAM, initramfs of busybox).
+_FOOTPRINT = {
+    "arm64": Footprint(unmovable=650, reclaimable=266, movable=1108),
+    "x86_64": Footprint(unmovable=1113, reclaimable=374, movable=1086),
+}
+
+# The platform devices of /proc/iomem that can stand in the way of memory; from the recorded machines.
+_IOMEM = {
+    "arm64": (
+        Region(0x9000000, 0x9000FFF, "/pl011@9000000", (Region(0x9000000, 0x9000FFF, "/pl011@9000000"),)),
+        Region(0x9010000, 0x9010FFF, "/pl031@9010000"),
+        Region(0x9030000, 0x9030FFF, "/pl061@9030000"),
+    ),
+    "x86_64": (
+        Region(0x0, 0xFFF, "reserved"),
+        Region(0x9FC00, 0x9FFFF, "reserved"),
+        Region(0xA0000, 0xBFFFF, "PCI Bus 0000:00"),
+        Region(0xF0000, 0xFFFFF, "reserved", (Region(0xF0000, 0xFFFFF, "System ROM"),)),
+        Region(0xC0000000, 0xFEBFFFFF, "PCI Bus 0000:00", busy=False),
+        Region(0xFEC00000, 0xFEC003FF, "IOAPIC 0"),
+        Region(0xFED00000, 0xFED003FF, "HPET 0"),
+        Region(0xFEE00000, 0xFEE00FFF, "Local APIC"),
+        Region(0xFFFC0000, 0xFFFFFFFF, "reserved"),
+    ),
+}
+_ARM64_BASE = 0x40000000
+_X86_HOLE = (0x9FC00, 0x100000)
+_X86_LOW_ALL = 0xB0000000
+_X86_LOW = 2 * GIB
+
+
+def _x86_ram(total: int) -> list[tuple[int, int]]:
+    """RAM of `q35`: below 0xb0000000 all of it is low; from there on 2 GiB are low and the rest starts at 4 GiB."""
+    low = total if total < _X86_LOW_ALL else _X86_LOW
+    spans = [(0x1000, _X86_HOLE[0]), (_X86_HOLE[1], low)]
+    if total > low:
+        spans.append((4 * GIB, 4 * GIB + total - low))
+    return spans
+
+
+def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int = 4096, cpus: int = 1) -> Hardware:
+    """
+    Return the machine that QEMU gives a v4.9 kernel for `-m mem`: RAM only, with the low-memory layout of a PC on x86_64.
+
+    Args:
+        arch: "arm64" (`virt`, RAM from 1 GiB) or "x86_64" (`q35`).
+        mem: Bytes of RAM, a multiple of 2 MiB, at least 64 MiB.
+        nodes: Bytes by node; their sum must be `mem`. Empty: everything on node 0. A 0 is a node without memory.
+        page_size: Bytes.
+        cpus: Number of CPUs.
+
+    Raises:
+        ConfigError: an unknown architecture, or nodes that do not add up.
+        UsageError: `mem` too small or not a multiple of 2 MiB.
+    """
+    if arch not in _IOMEM:
+        raise ConfigError(f"no architecture {arch!r}: arm64 and x86_64 are known")
+    if mem % (2 * MIB) or mem < 64 * MIB:
+        raise UsageError(f"mem={format_size(mem)}: RAM comes in multiples of 2M, 64M at least")
+    if nodes and sum(nodes) != mem:
+        raise ConfigError(f"nodes={','.join(map(format_size, nodes))} do not add up to mem={format_size(mem)}")
+    spans = [(_ARM64_BASE, _ARM64_BASE + mem)] if arch == "arm64" else _x86_ram(mem)
+    memory = _by_node(spans, nodes or (mem,))
+    if arch == "arm64":
+        image = _ARM64_BASE + 512 * KIB
+        reserved = [(image, image + 0x3A0000), (_ARM64_BASE + 128 * MIB, _ARM64_BASE + 128 * MIB + 0x1CC000)]
+        freed = [(image + 0x2D0000, image + 0x310000), (reserved[1][0], reserved[1][1] - 0x1000)]
+        children: tuple[Region, ...] = (
+            Region(image, image + 0x2CFFFF, "Kernel code"),
+            Region(image + 0x310000, image + 0x3A1FFF, "Kernel data"),
+        )
+    else:
+        reserved = [(0, 0x10000), (0x9F000, 0x100000), (0x1000000, 0x1779000)]
+        freed = []
+        children = (
+            Region(0x1000000, 0x1243F42, "Kernel code"),
+            Region(0x1243F43, 0x165C57F, "Kernel data"),
+            Region(0x1712000, 0x1778FFF, "Kernel bss"),
+        )
+    end = memory[-1].end
+    return Hardware(
+        arch=arch,
+        memory=tuple(memory),
+        reserved=tuple(r for r in reserved if r[1] <= end),
+        freed=tuple(r for r in freed if r[1] <= end),
+        iomem=_IOMEM[arch],
+        ram_children=children,
+        page_size=page_size,
+        cpus=cpus,
+        possible_nodes=max(1, len(nodes)),
+        footprint=_FOOTPRINT[arch],
+        window=window_of(arch, end),
+        origin=f"mem={format_size(mem)}",
+    )
+
+
+def default_footprint(arch: str) -> Footprint:
+    """Return the pages a freshly booted recorded kernel had in use."""
+    return _FOOTPRINT[arch]
+
+
+def _by_node(spans: list[tuple[int, int]], nodes: tuple[int, ...]) -> list[MemoryRange]:
+    """Cut `spans` into nodes of the given sizes; the gap at 640 KiB counts as node 0's RAM, as in QEMU."""
+    ranges: list[MemoryRange] = []
+    left = list(nodes)
+    nid = 0
+    for start, end in spans:
+        position = start if start >= 4 * GIB or start == 0 else start
+        while position < end:
+            while nid < len(left) - 1 and left[nid] <= 0:
+                nid += 1
+            hole = 0
+            if start in (0x1000, _X86_HOLE[1]):
+                hole = 0x1000 if start == 0x1000 else _X86_HOLE[1] - _X86_HOLE[0]
+            take = end - position
+            if nid < len(left) - 1:
+                take = min(take, left[nid] - (hole if position == start else 0))
+            ranges.append(MemoryRange(position, position + take, nid))
+            left[nid] -= take + (hole if position == start else 0)
+            position += take
+    return ranges
+
+
+def limit(hardware: Hardware, size: int) -> Hardware:
+    """
+    Return the machine as a kernel with `mem=size` on its command line sees it.
+
+    arm64 keeps the first `size` bytes of memory; x86_64 everything below the address `size`.
+    """
+    kept: list[MemoryRange] = []
+    left = size
+    for r in hardware.memory:
+        if hardware.arch == "x86_64":
+            end = min(r.end, size)
+        elif "NOMAP" in r.flags:
+            end = r.end
+        else:
+            end = min(r.end, r.start + left)
+            left -= max(0, end - r.start)
+        if end > r.start:
+            kept.append(replace(r, end=end))
+    if not kept:
+        raise ConfigError(f"mem={format_size(size)} leaves the machine no memory")
+    top = kept[-1].end
+    return replace(
+        hardware,
+        memory=tuple(kept),
+        reserved=tuple((a, min(b, top)) for a, b in hardware.reserved if a < top),
+        freed=tuple((a, min(b, top)) for a, b in hardware.freed if a < top),
+    )

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+The kernel's log, and the ways it complains: printk(), WARN_ON(), BUG_ON(), an oops.
+
+Source: include/linux/bug.h, lib/bug.c, kernel/printk/printk.c.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from memhp.errors import KernelBugError
+
+
+class Log:
+    """
+    The ring buffer of printk(), without times.
+
+    Attributes:
+        lines: What was printed, oldest first.
+        warned: Places of WARN_ON_ONCE and printk_once that have spoken.
+    """
+
+    __slots__ = ("lines", "warned")
+
+    def __init__(self, lines: list[str] | None = None, warned: set[str] | None = None) -> None:
+        self.lines = lines if lines is not None else []
+        self.warned = warned if warned is not None else set()
+
+    def copy(self) -> Log:
+        return Log(list(self.lines), set(self.warned))
+
+
+def printk(log: Log, message: str) -> None:
+    """Print one line."""
+    log.lines.append(message)
+
+
+def printk_once(log: Log, message: str) -> None:
+    """Print one line, the first time it comes by. Source: pr_warn_once()."""
+    if message not in log.warned:
+        log.warned.add(message)
+        log.lines.append(message)
+
+
+def WARN_ON(log: Log, condition: object) -> bool:
+    """Log a warning if `condition` holds, and go on; returns the condition."""
+    if condition:
+        frame = sys._getframe(1)
+        log.lines.append(f"WARNING: at {_source(frame.f_code.co_filename)} {frame.f_code.co_name}()")
+    return bool(condition)
+
+
+def WARN_ON_ONCE(log: Log, condition: object) -> bool:
+    """As WARN_ON(), once for each place."""
+    if condition:
+        frame = sys._getframe(1)
+        place = f"{_source(frame.f_code.co_filename)} {frame.f_code.co_name}()"
+        if place not in log.warned:
+            log.warned.add(place)
+            log.lines.append(f"WARNING: at {place}")
+    return bool(condition)
+
+
+def BUG_ON(log: Log, condition: object, what: str = "") -> None:
+    """
+    Die if `condition` holds.
+
+    Raises:
+        KernelBugError: it holds.
+    """
+    if condition:
+        frame = sys._getframe(1)
+        place = f"{_source(frame.f_code.co_filename)} {frame.f_code.co_name}()"
+        line = f"kernel BUG at {place}!"
+        log.lines.append(line)
+        raise KernelBugError(f"BUG_ON in {place}{': ' + what if what else ''}", [line])
+
+
+def oops(log: Log, address: int, what: str) -> NoReturn:
+    """
+    Die of a memory access that no page table answers.
+
+    Args:
+        log: The kernel's log.
+        address: The virtual address.
+        what: Who touched what, in words.
+
+    Raises:
+        KernelBugError: always.
+
+    Source: arch/arm64/mm/fault.c __do_kernel_fault(), arch/x86/mm/fault.c no_context()
+    """
+    line = f"Unable to handle kernel paging request at virtual address {address:016x}"
+    log.lines.append(line)
+    raise KernelBugError(f"{what}: no page table maps {address:#x}", [line])
+
+
+def _source(filename: str) -> str:
+    """A room's path as its C file: `.../linux/mm/sparse.py` is `mm/sparse.c`."""
+    return filename.rpartition("/linux/")[2].removesuffix(".py") + ".c"

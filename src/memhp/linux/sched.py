@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Locks and tasks: where tasks may interleave, and what a dead task leaves locked.
+
+One task runs at a time. A lock knows who holds it; a task that dies keeps its locks, and whoever wants one of them afterwards
+waits for ever, which is raised as `KernelHangError`.
+
+Source: kernel/locking/mutex.c, include/linux/sched.h.
+"""
+
+from __future__ import annotations
+
+from memhp.errors import KernelHangError
+
+NOBODY = 0
+"""No task holds the lock."""
+
+
+class Mutex:
+    """
+    A sleeping lock.
+
+    Attributes:
+        name: As in C: "mem_hotplug.lock".
+        holder: pid of the task that holds it, or `NOBODY`.
+    """
+
+    __slots__ = ("holder", "name")
+
+    def __init__(self, name: str, holder: int = NOBODY) -> None:
+        self.name = name
+        self.holder = holder
+
+
+class Tasks:
+    """
+    Who is running, and who has died.
+
+    Attributes:
+        current: pid of the running task.
+        dead: pids of tasks that died of an oops or a BUG.
+    """
+
+    __slots__ = ("current", "dead")
+
+    def __init__(self, current: int = 1, dead: frozenset[int] = frozenset()) -> None:
+        self.current = current
+        self.dead = dead
+
+    def copy(self) -> Tasks:
+        return Tasks(self.current, self.dead)
+
+
+def mutex_lock(tasks: Tasks, lock: Mutex) -> None:
+    """
+    Take a lock.
+
+    Raises:
+        KernelHangError: a dead task holds it.
+    """
+    if lock.holder != NOBODY and lock.holder != tasks.current:
+        raise KernelHangError(f"waits for {lock.name}, which task {lock.holder} held when it died")
+    lock.holder = tasks.current
+
+
+def mutex_trylock(tasks: Tasks, lock: Mutex) -> bool:
+    """Take a lock if nobody holds it; returns whether it was taken."""
+    if lock.holder != NOBODY:
+        return False
+    lock.holder = tasks.current
+    return True
+
+
+def mutex_unlock(lock: Mutex) -> None:
+    """Give a lock back."""
+    lock.holder = NOBODY

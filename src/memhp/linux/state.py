@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Everything one booted kernel knows.
+
+All state hangs on a `Kernel`; there are no module globals, so thousands of kernels can live side by side. `fork()` is cheap:
+the fork shares what is large (sections with their page columns, free lists, memblock, resources, memory blocks) and whoever
+writes first copies. Two rules make that safe:
+
+* a shared thing has an `owner`; code that edits it gets it from the `*_rw()` method, which copies it unless this kernel owns it;
+* `Zone` and `PglistData` are few and are copied at once, so that a reference to one stays good for the life of its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from memhp.linux.bug import Log
+from memhp.linux.include.ioport import Resource
+from memhp.linux.include.memblock import Memblock
+from memhp.linux.include.memory import MemoryBlock
+from memhp.linux.include.mmzone import Definition, FreeArea, MemSection, PglistData, Zone
+from memhp.linux.include.notifier import NotifierBlock
+from memhp.linux.kconfig import Kconfig
+from memhp.linux.sched import Mutex, Tasks
+from memhp.linux.tree import Tree
+
+if TYPE_CHECKING:
+    from memhp.hardware import Hardware
+    from memhp.linux.arch import ArchOps
+
+
+class Kernel:
+    """
+    One booted kernel.
+
+    Attributes:
+        tree, arch, config, hardware, cmdline, remedy: What was booted.
+        pfn_valid: The definition of pfn_valid() in force.
+        token: Who owns what is edited in place; changes at every fork.
+        log: printk()'s lines.
+        tasks: Who runs, who died.
+        memblock, iomem_resource, mem_section, section_roots, nodes, node_states, memory_blocks: The state itself.
+        online_page_callback: What online_pages_range() does with a range of pages.
+        memory_chain: Notifiers of memory hotplug, in the order they are called.
+        slab_is_available: The buddy allocator works.
+        system_running: Boot is over (SYSTEM_RUNNING).
+    """
+
+    __slots__ = (
+        "MAX_ORDER", "MAX_PHYSMEM_BITS", "NR_MEM_SECTIONS", "PAGES_PER_SECTION", "PAGE_SHIFT", "PAGE_SIZE", "PFN_SECTION_SHIFT",
+        "SECTION_SIZE_BITS", "VMEMMAP_START", "ZONE_MOVABLE", "ZONE_NORMAL",
+        "arch", "cmdline", "config", "device_hotplug_lock", "firmware_map", "high_memory", "highest_memmap_pfn", "hardware",
+        "_iomem_owner", "_memory_blocks_owner", "_section_owner",
+        "iomem_resource", "linear_map", "log", "max_low_pfn", "max_pfn", "mem_hotplug_lock", "mem_section", "mem_sysfs_mutex",
+        "memblock", "memhp_auto_online", "memory_blocks", "memory_chain", "min_free_kbytes", "movable_node_enabled", "node_states",
+        "nodes", "online_page_callback", "page_group_by_mobility_disabled", "pageblock_nr_pages", "pageblock_order", "pfn_valid",
+        "policy_zone", "remedy", "section_roots", "sections_per_block", "slab_is_available", "system_running", "tasks", "token",
+        "totalram_pages", "tree", "user_pages", "vm_total_pages", "vmemmap_tables", "zonelist_generation", "zonelists_mutex",
+    )
+
+    def __init__(self, tree: Tree, arch: ArchOps, config: Kconfig, hardware: Hardware, definition: Definition) -> None:
+        self.tree = tree
+        self.arch = arch
+        self.config = config
+        self.hardware = hardware
+        self.cmdline: dict[str, str] = {}
+        self.remedy = ""
+        self.pfn_valid = definition
+        self.token = object()
+        self.log = Log()
+        self.tasks = Tasks()
+
+        self.PAGE_SHIFT = config.PAGE_SHIFT
+        self.PAGE_SIZE = 1 << config.PAGE_SHIFT
+        self.SECTION_SIZE_BITS = arch.SECTION_SIZE_BITS(tree, config)
+        self.MAX_PHYSMEM_BITS = arch.MAX_PHYSMEM_BITS(tree, config)
+        self.PFN_SECTION_SHIFT = self.SECTION_SIZE_BITS - self.PAGE_SHIFT
+        self.PAGES_PER_SECTION = 1 << self.PFN_SECTION_SHIFT
+        self.NR_MEM_SECTIONS = 1 << (self.MAX_PHYSMEM_BITS - self.SECTION_SIZE_BITS)
+        self.MAX_ORDER = config.FORCE_MAX_ZONEORDER
+        self.pageblock_order = arch.pageblock_order(tree, config)
+        self.pageblock_nr_pages = 1 << self.pageblock_order
+        self.VMEMMAP_START = arch.VMEMMAP_START
+        zones = config.zones
+        self.ZONE_NORMAL = zones.index("Normal")
+        self.ZONE_MOVABLE = zones.index("Movable")
+
+        self.memblock = Memblock(self.token)
+        self.iomem_resource = Resource(0, (1 << self.MAX_PHYSMEM_BITS) - 1, "PCI mem")
+        self._iomem_owner = self.token
+        self.mem_section: dict[int, MemSection] = {}
+        self._section_owner = self.token
+        self.section_roots: frozenset[int] = frozenset()
+        self.nodes: dict[int, PglistData] = {}
+        self.node_states: dict[str, frozenset[int]] = {}
+        self.memory_blocks: dict[int, MemoryBlock] = {}
+        self._memory_blocks_owner = self.token
+        self.sections_per_block = 1
+        self.memory_chain: tuple[NotifierBlock, ...] = ()
+        self.online_page_callback: Callable[[Kernel, int, int], None] | None = None
+        self.firmware_map: tuple[tuple[int, int, str], ...] = ()
+        self.linear_map: tuple[tuple[int, int], ...] = ()
+        self.vmemmap_tables: frozenset[int] = frozenset()
+
+        self.max_pfn = 0
+        self.max_low_pfn = 0
+        self.high_memory = 0
+        self.highest_memmap_pfn = 0
+        self.totalram_pages = 0
+        self.vm_total_pages = 0
+        self.min_free_kbytes = 1024
+        self.policy_zone = 0
+        self.page_group_by_mobility_disabled = False
+        self.memhp_auto_online = config.MEMORY_HOTPLUG_DEFAULT_ONLINE
+        self.movable_node_enabled = False
+        self.slab_is_available = False
+        self.system_running = False
+        self.zonelist_generation = 0
+        self.user_pages: tuple[tuple[int, int], ...] = ()
+
+        self.mem_hotplug_lock = Mutex("mem_hotplug.lock")
+        self.device_hotplug_lock = Mutex("device_hotplug_lock")
+        self.mem_sysfs_mutex = Mutex("mem_sysfs_mutex")
+        self.zonelists_mutex = Mutex("zonelists_mutex")
+
+    def fork(self) -> Kernel:
+        """Return a second kernel in the same state; what either does from now on the other does not see."""
+        new: Kernel = Kernel.__new__(Kernel)
+        for name in Kernel.__slots__:
+            setattr(new, name, getattr(self, name))
+        self.token = object()
+        new.token = object()
+        new.log = self.log.copy()
+        new.tasks = self.tasks.copy()
+        new.nodes = {nid: pgdat.copy() for nid, pgdat in self.nodes.items()}
+        new.node_states = self.node_states.copy()
+        for name in ("mem_hotplug_lock", "device_hotplug_lock", "mem_sysfs_mutex", "zonelists_mutex"):
+            lock = getattr(self, name)
+            setattr(new, name, Mutex(lock.name, lock.holder))
+        return new
+
+    # What may be edited in place.
+
+    def memblock_rw(self) -> Memblock:
+        """Return memblock for editing."""
+        if self.memblock.owner is not self.token:
+            self.memblock = self.memblock.copy(self.token)
+        return self.memblock
+
+    def iomem_rw(self) -> Resource:
+        """Return the resource tree for editing; references into the old tree may be stale afterwards."""
+        if self._iomem_owner is not self.token:
+            self.iomem_resource = self.iomem_resource.copy()
+            self._iomem_owner = self.token
+        return self.iomem_resource
+
+    def sections_rw(self) -> dict[int, MemSection]:
+        """Return the section table for adding and removing entries."""
+        if self._section_owner is not self.token:
+            self.mem_section = self.mem_section.copy()
+            self._section_owner = self.token
+        return self.mem_section
+
+    def section_rw(self, nr: int) -> MemSection:
+        """Return one section for editing. Raises KeyError where there is none."""
+        section = self.mem_section[nr]
+        if section.owner is not self.token:
+            section = section.copy(self.token)
+            self.sections_rw()[nr] = section
+        return section
+
+    def free_area_rw(self, zone: Zone) -> FreeArea:
+        """Return the free lists of an initialised zone for editing."""
+        area = zone.free_area
+        if area is None:
+            raise AssertionError(f"zone {zone.name} has no free lists yet")
+        if area.owner is not self.token:
+            area = zone.free_area = area.copy(self.token)
+        return area
+
+    def blocks_rw(self) -> dict[int, MemoryBlock]:
+        """Return the table of memory blocks for adding and removing entries."""
+        if self._memory_blocks_owner is not self.token:
+            self.memory_blocks = self.memory_blocks.copy()
+            self._memory_blocks_owner = self.token
+        return self.memory_blocks
+
+    def block_rw(self, block_id: int) -> MemoryBlock:
+        """Return one memory block for editing. Raises KeyError where there is none."""
+        block = self.memory_blocks[block_id]
+        if block.owner is not self.token:
+            block = block.copy(self.token)
+            self.blocks_rw()[block_id] = block
+        return block
+
+    def zone(self, nid: int, idx: int) -> Zone:
+        """Return &NODE_DATA(nid)->node_zones[idx]."""
+        return self.nodes[nid].node_zones[idx]
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Kernel is not pickled; write a machine file or a capture")

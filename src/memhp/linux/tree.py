@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Kernel source trees as facts.
+
+A `Tree` says how one kernel behaves; every field is a fact that somebody can observe. Bodies ask for the fact
+(`if k.tree.has_early_sections:`), never for a release number: one release changes many things, and the reader must know
+which one matters. A fact carries the commit that made it, where that commit's text was read; else `commit` is empty.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from memhp.errors import ConfigError
+
+
+def since(release: str, commit: str, title: str) -> Any:
+    """A fact that became true in `release` by `commit`."""
+    return field(default=False, metadata={"release": release, "commit": commit, "title": title, "how": "since"})
+
+
+def until(release: str, commit: str, title: str) -> Any:
+    """A fact that was true up to, and not in, `release`."""
+    return field(default=True, metadata={"release": release, "commit": commit, "title": title, "how": "until"})
+
+
+def value(default: Any, *steps: tuple[str, Any, str, str]) -> Any:
+    """A fact with a value, which `steps` of (release, value, commit, title) changed."""
+    release, _, commit, title = steps[-1]
+    return field(
+        default=default,
+        metadata={"release": release, "commit": commit, "title": title, "how": "value", "steps": steps},
+    )
+
+
+def proposed(series: str, title: str) -> Any:
+    """A fact that only a patch series on the list has."""
+    return field(default=False, metadata={"release": "", "commit": "", "title": title, "how": "series", "series": series})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """
+    How one kernel source tree behaves.
+
+    Attributes:
+        release: "v4.9".
+        series: Patch series applied on top, in order.
+        modelled: True if this package can boot it; False if only its facts are known.
+    """
+
+    release: str
+    series: tuple[str, ...] = ()
+    modelled: bool = False
+
+    # include/linux/mmzone.h, mm/sparse.c
+    has_online_sections: bool = since(
+        "v4.13", "2d070eab2e82", "mm: consider zone which is not fully populated to have holes")
+    has_early_sections: bool = since(
+        "v5.3", "326e1b8f83a4", "mm/sparsemem: introduce a SECTION_IS_EARLY flag")
+    has_subsections: bool = since(
+        "v5.3", "ba72b4c8cf60", "mm/sparsemem: support sub-section hotplug")
+    has_taint_sections: bool = since(
+        "v5.12", "1f90a3477df3", "mm: teach pfn_to_online_page() about ZONE_DEVICE section collisions")
+    pfn_valid_under_rcu: bool = since(
+        "v6.8", "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage")
+
+    # mm/memory_hotplug.c, drivers/base/memory.c
+    zones_chosen_at_online: bool = since(
+        "v4.13", "f1dd2cd13c4b", "mm, memory_hotplug: do not associate hotadded memory to zones until online")
+    memmap_init_sets_reserved: bool = since(
+        "v4.17", "d0dc12e86b31", "mm/memory_hotplug: optimize memory hotplug")
+    online_checks_reserved: bool = until(
+        "v4.17", "d0dc12e86b31", "mm/memory_hotplug: optimize memory hotplug")
+    add_section_asks_pfn_valid: bool = until(
+        "v5.3", "", "__add_section() and its pfn_valid() test went with sub-section hotplug")
+    swallows_eexist: bool = until(
+        "v5.3", "", "__add_pages() no longer turns -EEXIST into success")
+    memmap_on_memory: bool = since(
+        "v5.14", "a08a2ae34613", "mm,memory_hotplug: allocate memmap from the added memory range")
+    memory_groups: bool = since(
+        "v5.15", "028fc57a1c36", "drivers/base/memory: introduce memory groups")
+    auto_movable: bool = since(
+        "v5.15", "e83a437faa62", "mm/memory_hotplug: introduce auto-movable online policy")
+    checks_mappable_range: bool = since(
+        "v5.12", "bca3feaa0764", "mm/memory_hotplug: prevalidate the address range being added with platform")
+
+    # mm/memblock.c
+    memblock_clear_nomap: bool = since(
+        "v4.12", "", "memblock_clear_nomap() arrived with kdump on arm64")
+    nomap_memmap_initialised: bool = since(
+        "v5.14", "9092d4f7a1f8", "memblock: update initialization of reserved pages")
+
+    # arch/arm64
+    arm64_hotplug: bool = since(
+        "v5.0", "4ab215061554", "arm64: Add memory hotplug support")
+    arm64_hot_remove: bool = since(
+        "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
+    arm64_hotplug_raises_max_pfn: bool = since(
+        "v5.16", "8fac67ca236b", "arm64: mm: update max_pfn after memory hotplug")
+    arm64_section_size_bits: int = value(
+        30, ("v5.12", 27, "f0b13ee23241", "arm64/sparsemem: reduce SECTION_SIZE_BITS"))
+    arm64_pfn_valid: str = value(
+        "A0",
+        ("v4.19", "A1", "5ad356eabc47", "arm64: mm: check for upper PAGE_SHIFT bits in pfn_valid()"),
+        ("v5.0", "A2", "4ab215061554", "arm64: Add memory hotplug support"),
+        ("v5.12", "A3", "eeb0753ba27b", "arm64/mm: Fix pfn_valid() for ZONE_DEVICE based memory"),
+        ("v5.14", "A4", "3eb9cdffb397", "Partially revert \"arm64/mm: drop HAVE_ARCH_PFN_VALID\""),
+        ("v5.16", "", "3de360c3fdb3", "arm64/mm: drop HAVE_ARCH_PFN_VALID"),
+    )
+    pfn_is_map_memory: bool = since(
+        "v5.14", "873ba463914c", "arm64: decouple check whether pfn is in linear map from pfn_valid()")
+    holes_in_zone: bool = until(
+        "v5.15", "859a85ddf90e", "mm: remove pfn_valid_within() and CONFIG_HOLES_IN_ZONE")
+    generic_pfn_valid: str = value(
+        "G0",
+        ("v5.3", "G1", "ba72b4c8cf60", "mm/sparsemem: support sub-section hotplug"),
+        ("v5.14", "G2", "", "the upper bits of a pfn are checked"),
+        ("v6.8", "G3", "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage"),
+    )
+
+    # patch series
+    arm64_nomap_window: bool = proposed("arm64-rfc-2016", "Memory hotplug support for arm64 platform")
+
+    @property
+    def name(self) -> str:
+        """As in a machine URL: "v4.9+arm64-rfc-2016"."""
+        return "+".join((self.release, *self.series))
+
+
+def facts() -> list[dataclasses.Field[Any]]:
+    """Return the fields of `Tree` that are facts, in the order they are written."""
+    return [f for f in dataclasses.fields(Tree) if "how" in f.metadata]
+
+
+def version_key(release: str) -> tuple[int, int]:
+    """Return "v5.10" as (5, 10), for ordering."""
+    major, minor = release.removeprefix("v").split(".")[:2]
+    return int(major), int(minor)
+
+
+def at(release: str, **changes: Any) -> Tree:
+    """Return the tree of a release: each fact as its commit left it, with `changes` for what a distribution ported back."""
+    known: dict[str, Any] = {}
+    when = version_key(release)
+    for f in facts():
+        meta = f.metadata
+        if meta["how"] == "since":
+            known[f.name] = when >= version_key(meta["release"])
+        elif meta["how"] == "until":
+            known[f.name] = when < version_key(meta["release"])
+        elif meta["how"] == "value":
+            known[f.name] = f.default
+            for step_release, step_value, _, _ in meta["steps"]:
+                if when >= version_key(step_release):
+                    known[f.name] = step_value
+    return Tree(release=release, **{**known, **changes})
+
+
+V4_9 = at("v4.9", modelled=True)
+V5_10 = at("v5.10", arm64_pfn_valid="A3")
+V6_1 = at("v6.1", generic_pfn_valid="G3", pfn_valid_under_rcu=True)
+V6_12 = at("v6.12")
+V4_9_RFC = dataclasses.replace(V4_9, series=("arm64-rfc-2016",), arm64_nomap_window=True, memblock_clear_nomap=True)
+
+TREES: dict[str, Tree] = {tree.name: tree for tree in (V4_9, V4_9_RFC, V5_10, V6_1, V6_12)}
+
+
+def find(name: str) -> Tree:
+    """
+    Return the tree of that name.
+
+    Raises:
+        ConfigError: no such tree; names those there are.
+    """
+    try:
+        return TREES[name]
+    except KeyError:
+        raise ConfigError(f"no tree {name!r}: known are {', '.join(TREES)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One fact in which two trees differ."""
+
+    fact: str
+    before: Any
+    after: Any
+    release: str
+    commit: str
+    title: str
+
+
+def changes(old: Tree, new: Tree) -> list[Change]:
+    """Return the facts in which `new` differs from `old`, oldest change first."""
+    found: list[tuple[tuple[int, int], Change]] = []
+    for f in facts():
+        before, after = getattr(old, f.name), getattr(new, f.name)
+        if before == after:
+            continue
+        meta = f.metadata
+        release, commit, title = meta["release"], meta["commit"], meta["title"]
+        for step_release, step_value, step_commit, step_title in meta.get("steps", ()):
+            if step_value in (after, before):
+                release, commit, title = step_release, step_commit, step_title
+                if step_value == after:
+                    break
+        found.append((version_key(release) if release else (0, 0), Change(f.name, before, after, release, commit, title)))
+    found.sort(key=lambda pair: pair[0])
+    return [change for _, change in found]
