@@ -8,10 +8,44 @@ its firmware give a machine of that size), a recorded memory map (`map=FILE`), o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from memhp.errors import ConfigError, UsageError
-from memhp.units import GIB, KIB, MIB, format_size
+from memhp.units import FACTORS, GIB, KIB, LIMIT, MIB, format_size
+
+_SIZE = re.compile(r"(?P<number>0[xX][0-9a-fA-F]+|[0-9]+)(?P<unit>[KMGTPkmgtp]?)(?:i?[bB])?")
+
+
+def parse_size(text: str | int, what: str = "size") -> int:
+    """
+    Return bytes from ``"384M"``, ``"0x80000000"``, ``"4GiB"`` or an integer.
+
+    Units are powers of 1024.
+
+    Args:
+        text: What was written.
+        what: The name of the value, for the message.
+
+    Raises:
+        UsageError: not a number with an optional unit K, M, G, T or P, negative, or 2^64 and more.
+
+    >>> parse_size("384M") == 384 * MIB
+    True
+    """
+    if isinstance(text, bool) or not isinstance(text, str | int):
+        raise UsageError(f"{what} {text!r} is not a number: write bytes, or a text such as 384M or 0x80000000")
+    if isinstance(text, int):
+        value = text
+    else:
+        match = _SIZE.fullmatch(text.strip())
+        if match is None or not text.isascii() or len(text) > 64:
+            raise UsageError(f"{what} {text[:40]!r} is not a size: write bytes, or a text such as 384M, 4G or 0x80000000")
+        value = int(match["number"], 0 if match["number"][:2].lower() == "0x" else 10)
+        value *= FACTORS[match["unit"].upper()]
+    if value < 0 or value >= LIMIT:
+        raise UsageError(f"{what} {text!r} is outside 0 … 2^64-1")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
