@@ -19,12 +19,28 @@ from __future__ import annotations
 import errno as _errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def errno_name(number: int) -> str:
     """Return the name of an errno, such as ``"EBUSY"``; unknown ones as their number."""
     return _errno.errorcode.get(number, str(number))
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """
+    Return the end of a message about an unknown word: the nearest one, or all if they are few, or "".
+
+    >>> did_you_mean("onlin", ["online", "offline"])
+    '; did you mean online?'
+    """
+    import difflib
+
+    words = sorted(known)
+    near = difflib.get_close_matches(str(word)[:100], words, 1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known are {', '.join(words)}" if 0 < len(words) <= 16 else ""
 
 
 class MemhpError(Exception):
