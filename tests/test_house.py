@@ -37,7 +37,9 @@ def files() -> Iterator[Path]:
 
 
 def is_code(path: Path) -> bool:
-    """Whether a file is code: Python, shell, make, or starts as a script does."""
+    """Whether a file is code: Python, shell, make, or starts as a script does; an empty file holds none."""
+    if not path.stat().st_size:
+        return False
     if path.suffix in (".py", ".sh", ".mk") or path.name in ("Makefile", "pyproject.toml"):
         return True
     with path.open("rb") as file:
@@ -74,7 +76,7 @@ def test_nothing_names_one_machine_or_a_registry() -> None:
 
 
 def test_every_module_says_what_it_holds() -> None:
-    """Every module of src starts with a docstring; only a package's empty __init__.py may go without."""
+    """Every module of src starts with a docstring; only an empty __init__.py may go without."""
     modules = sorted((ROOT / "src").rglob("*.py"))
     assert modules
     silent = []

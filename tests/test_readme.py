@@ -37,7 +37,7 @@ SECONDS = 300
 
 @dataclass
 class Example:
-    """One command as a document shows it: `output` is None where the document shows nothing of what it prints."""
+    """One command as a document shows it: its line, how it ends, what it prints."""
 
     line: int
     command: str
@@ -49,7 +49,7 @@ def examples(text: str) -> list[Example]:
     """Return the commands of a document, in order."""
     found: list[Example] = []
     ticks = ""
-    console = continued = False
+    console = continued = fresh = False
     indent = 0
     for number, line in enumerate(text.splitlines(), 1):
         fence = FENCE.match(line)
@@ -62,7 +62,7 @@ def examples(text: str) -> list[Example]:
             ticks, console, continued = "", False, False
         elif console:
             line = line[indent:]
-            if continued or (line.startswith("> ") and found and not found[-1].output and not fresh):
+            if continued or ((line + " ").startswith("> ") and not fresh and not found[-1].output):
                 found[-1].command += "\n" + (line if continued else line[2:])
                 continued = line.endswith("\\")
             elif line.startswith("$ "):
@@ -158,11 +158,11 @@ def test_examples_are_read_as_the_shell_shows_them() -> None:
     """Commands, continued lines, output and the way a command ends are told apart."""
     text = "\n".join([
         "Text `$ not this`", "```toml", "$ nor = 'this'", "```", "```console", "$ one \\", "  two  # exit 3", "three", "",
-        "four", "$ cat <<E", "> five", "> E", "five", "```",
+        "four", "$ cat <<E", "> five", ">", "> E", "five", "```",
     ])
     assert examples(text) == [
         Example(6, "one \\\n  two", 3, "three\n\nfour\n"),
-        Example(11, "cat <<E\nfive\nE", 0, "five\n"),
+        Example(11, "cat <<E\nfive\n\nE", 0, "five\n"),
     ]
     with pytest.raises(ValueError, match="line 1: commands stand in fences marked console"):
         examples("```sh\n$ true\n```")
