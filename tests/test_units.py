@@ -41,8 +41,8 @@ def test_units_are_powers_of_1024(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "M", "1.5G", "-1", "1 G", "0x", "1X", "1e9", "١", "1M\x00", "16777216T", str(LIMIT), "9" * 65, LIMIT, -1, True, None,
-     1.0],
+    ["", " ", "M", "1.5G", "-1", "1 G", "0x", "1X", "1e9", "١", "1M\x00", "16777216T", str(LIMIT), "9" * 65, LIMIT, -1, True,
+     None, 1.0],
 )
 def test_what_is_no_size_is_refused(text: object) -> None:
     """Anything else is a UsageError that shows what was written and names the value."""
