@@ -279,7 +279,7 @@ def memblock_insert_region(k: Kernel, type: MemblockType, idx: int, base: int, s
     regions = type.regions
     if len(regions) >= type.max:
         bug.BUG_ON(k.log, True, "the array is full")
-    regions.insert(idx, MemblockRegion(base, size, flags, nid))
+    regions[idx:idx] = (MemblockRegion(base, size, flags, nid),)      # moves memory; list.insert() copies item by item
     type.total_size += size
 
 
@@ -312,10 +312,11 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
     # Twice, as in C: count the regions that are needed, then insert them. In between the array may be doubled, and an array of
     # reserved regions then changes by that.
     insert = False
+    first = _first_above(regions, base)
     while True:
         base = obase
         nr_new = 0
-        first = idx = _first_above(regions, base)
+        idx = first
         while idx < len(regions):
             rgn = regions[idx]
             rbase = rgn.base
@@ -346,6 +347,7 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
         while len(regions) + nr_new > type.max:
             if not memblock_double_array(k, type, obase, size):
                 raise KernelError(ENOMEM, f"the array of {type.name} regions is full", base=obase, size=size, max=type.max)
+            first = _first_above(regions, obase)
         insert = True
 
 
