@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+A machine's memory map, read from files, as the hardware a model boots from (`map=FILE`, `capture=DIR`).
+
+Read are: a memblock listing of debugfs; a listing of /proc/iomem; one text with several of them under headings that name the
+file (``== /sys/kernel/debug/memblock/reserved``, or short: ``memory``, ``reserved``, ``iomem``, and ``freed`` for ranges
+that the kernel gave back after boot, written as memblock writes them); a capture.
+
+With a memblock listing the map is exact: memory, flags and what was reserved when the buddy allocator started. Without one
+(x86_64 drops memblock) memory is what iomem calls System RAM, whole pages only, and what was reserved is put together from
+the kernel image in iomem, the ranges given back that the capture knows of, and the low memory that every PC reserves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from memhp import hardware as hw
+from memhp.abi import buddyinfo, capture, iomem, meminfo, memory, zoneinfo
+from memhp.abi import files as abi
+from memhp.abi import memblock as mb
+from memhp.abi.files import MEMBLOCK, Files
+from memhp.errors import KernelError, UsageError
+from memhp.hardware import Footprint, Hardware, MemoryRange, Region
+from memhp.units import format_size
+
+MEMORY_LISTING = f"{MEMBLOCK}/memory"
+RESERVED_LISTING = f"{MEMBLOCK}/reserved"
+_FREED = "/freed"
+_RANGES = (MEMORY_LISTING, RESERVED_LISTING, _FREED)
+_KNOWN = (*_RANGES, iomem.IOMEM, zoneinfo.ZONEINFO, "/proc/meminfo", buddyinfo.BUDDYINFO, buddyinfo.PAGETYPEINFO)
+_SHORT = {"memory": MEMORY_LISTING, "reserved": RESERVED_LISTING, "iomem": iomem.IOMEM, "freed": _FREED}
+_HEADING = re.compile(r"(?:==+|##*|--) *(/?[\w/.]+):?(?: .*)?|(/[\w/.]+|memory|reserved|iomem|freed):?")
+_OTHER_HEADING = re.compile(r"(?:==|#)")
+_IOMEM_LINE = re.compile(r" *[0-9a-f]{1,16}-[0-9a-f]{1,16} : ")
+_ARCHES = ("arm64", "x86_64")
+_PC_LOW = 1 << 20
+"""Below 1 MiB a PC's kernel keeps what the firmware may use."""
+
+
+def hardware_from_map(path: str | Path, arch: str, *, page_size: int = 4096, cpus: int = 1) -> Hardware:
+    """
+    Return the machine that a memory-map file or a capture describes.
+
+    Args:
+        path: A file (at most 16 MiB) or the folder of a capture.
+        arch: "arm64" or "x86_64".
+        page_size: Bytes; a capture knows its own.
+        cpus: Number of CPUs.
+
+    Raises:
+        UsageError: no such file, not a memory map, or of another architecture.
+    """
+    shown = abi.shorten(str(path), 200)
+    if not isinstance(path, str | Path) or not str(path):
+        raise UsageError("map: a file or the folder of a capture is needed")
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as err:
+        raise UsageError(f"map={shown}: {getattr(err, 'strerror', None) or err}") from err
+    if stat.S_ISDIR(mode):
+        return hardware_from_capture(capture.load(path), arch, cpus=cpus)
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"map={shown}: neither a file nor the folder of a capture")
+    try:
+        with open(path, "rb") as handle:
+            raw = handle.read(abi.TEXT_LIMIT + 1)
+    except OSError as err:
+        raise UsageError(f"map={shown}: {err.strerror}") from err
+    if len(raw) > abi.TEXT_LIMIT:
+        raise UsageError(f"map={shown}: more than {format_size(abi.TEXT_LIMIT)}; a memory map is shorter")
+    try:
+        return hardware_from_text(abi.decode(raw), arch, page_size=page_size, cpus=cpus, origin=f"map={shown}")
+    except UsageError as err:
+        raise UsageError(f"map={shown}: {err}") from err
+
+
+def hardware_from_text(text: str, arch: str, *, page_size: int = 4096, cpus: int = 1, origin: str = "") -> Hardware:
+    """Return the machine that the text of a memory map describes; UsageError if it is none."""
+    listings = split_listings(text)
+    freed = [(r.base, r.end) for r in mb.parse_memblock(listings.pop(_FREED, ""), "freed")]
+    return hardware_from_files(abi.stored(listings), arch, page_size=page_size, cpus=cpus, freed=freed, origin=origin)
+
+
+def hardware_from_capture(machine: capture.Capture, arch: str, *, cpus: int = 1) -> Hardware:
+    """
+    Return the machine a capture was taken from, as its kernel found it at boot.
+
+    Memory that was hot-added before the capture was taken counts as there at boot.
+
+    Raises:
+        UsageError: the capture is of another architecture, or holds no memory map.
+    """
+    manifest = machine.manifest
+    if manifest.arch and manifest.arch != arch:
+        raise UsageError(f"{machine.directory}: a capture of {abi.shorten(manifest.arch)}, not of {arch}")
+    freed = [(start, end) for start, end in manifest.boot.get("freed", [])]
+    boot = manifest.boot.get("footprint")
+    footprint = Footprint(**boot) if boot else None
+    origin = f"capture={machine.directory}"
+    return hardware_from_files(
+        machine, arch, page_size=manifest.page_size, cpus=cpus, freed=freed, footprint=footprint, origin=origin
+    )
+
+
+def split_listings(text: str) -> dict[str, str]:
+    """
+    Return path -> text for the listings in one text.
+
+    Headings name the file; under other headings nothing is read. Without headings the lines themselves tell what they are.
+
+    Raises:
+        UsageError: neither; or a listing comes twice.
+    """
+    found: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    loose: list[str] = []
+    headed = False
+    for line in text.split("\n"):
+        match = _HEADING.fullmatch(line.rstrip())
+        name = (match[1] or match[2]) if match else ""
+        path = _SHORT.get(name, name)
+        if path in _KNOWN:
+            if path in found:
+                raise UsageError(f"{path} is listed twice; one machine has one")
+            current = found[path] = []
+            headed = True
+        elif _OTHER_HEADING.match(line):
+            current = None
+        elif current is not None:
+            current.append(line)
+        elif not headed and line.strip():
+            loose.append(line)
+    if headed:
+        return {path: _listing(path, lines) for path, lines in found.items()}
+    if not loose:
+        raise UsageError("holds no memory map; a listing of memblock or of /proc/iomem would do")
+    if all(_IOMEM_LINE.match(line) for line in loose):
+        return {iomem.IOMEM: "\n".join(loose)}
+    if all(mb.LINE.fullmatch(line) for line in loose):
+        return {MEMORY_LISTING: "\n".join(loose)}
+    known = [line for line in loose if _IOMEM_LINE.match(line) or mb.LINE.fullmatch(line)]
+    odd = next((line for line in loose if line not in known), loose[-1]) if len(loose) < 10_000 else loose[0]
+    raise UsageError(f"{abi.shorten(odd)!r}: no line of memblock or /proc/iomem, or of both mixed; headings would tell them apart")
+
+
+def _listing(path: str, lines: list[str]) -> str:
+    """Return the lines up to the first blank one; a bracketed remark instead of a listing is none."""
+    body: list[str] = []
+    for line in lines:
+        if not line.strip() and path in (*_RANGES, iomem.IOMEM):
+            break
+        body.append(line)
+    if body and body[0].startswith("["):
+        return ""
+    return "\n".join(body)
+
+
+def hardware_from_files(
+    files: Files,
+    arch: str,
+    *,
+    page_size: int = 4096,
+    cpus: int = 1,
+    freed: Iterable[tuple[int, int]] = (),
+    footprint: Footprint | None = None,
+    origin: str = "",
+) -> Hardware:
+    """
+    Return the machine that the files of a running kernel tell of.
+
+    Args:
+        files: memblock, iomem, and where there pagetypeinfo, zoneinfo, meminfo, memory blocks.
+        arch: "arm64" or "x86_64".
+        page_size: Bytes.
+        cpus: Number of CPUs.
+        freed: [start, end) ranges known to have been given back to the buddy allocator: init memory, initrd.
+        footprint: Pages in use, where known better than the files tell.
+        origin: Where this comes from, in words.
+    """
+    if arch not in _ARCHES:
+        raise UsageError(f"no architecture {abi.shorten(arch)!r}: {' and '.join(_ARCHES)} are known")
+    listed = mb.read_memblock(files, "memory")
+    kept = mb.read_memblock(files, "reserved")
+    text = abi.read_optional(files, iomem.IOMEM)
+    tree = iomem.parse_iomem(text) if text else iomem.Iomem(())
+    if tree.hidden:
+        if not listed:
+            raise UsageError(f"{iomem.IOMEM}: every address is shown as 0; read it as root")
+        tree = iomem.Iomem(())
+    ram = [region for region in tree.regions if region.name == iomem.SYSTEM_RAM]
+    if listed:
+        spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r)) for r in listed]
+        if page_size > 1 and any((r.start | r.end) % page_size for r in spans):
+            spans = [r for r in (_whole(r, page_size) for r in spans) if r.size > 0]
+    else:
+        spans = [r for r in (_whole(MemoryRange(r.start, r.end + 1), page_size) for r in ram) if r.size > 0]
+    if not spans:
+        raise UsageError("holds no memory: neither a memblock region nor a System RAM line")
+    if spans[-1].end > 1 << 52:
+        raise UsageError(f"memory up to {spans[-1].end:#x}: no machine of {arch} reaches beyond 2^52")
+    if listed is None or all(r.nid is None for r in listed):
+        spans = _by_block(files, spans)
+    children = tuple(child for region in ram for child in region.children if child.name.startswith("Kernel "))
+    given_back = _merge([*freed, *_init_memory(arch, children, page_size)])
+    if kept:
+        reserved = _merge((r.base, r.end) for r in kept)
+    else:
+        reserved = _reserved_by_default(arch, spans, children, given_back, page_size)
+    outer = tuple(region for region in tree.regions if region.name != iomem.SYSTEM_RAM)
+    end = max(r.end for r in spans)
+    return Hardware(
+        arch=arch,
+        memory=tuple(spans),
+        reserved=reserved,
+        freed=given_back,
+        iomem=outer,
+        ram_children=children,
+        page_size=page_size,
+        cpus=cpus,
+        possible_nodes=max(r.nid for r in spans) + 1,
+        footprint=footprint or _footprint(files, page_size) or hw.default_footprint(arch),
+        window=hw.window_of(arch, end),
+        origin=origin,
+        memmap_reserved=bool(kept),
+    )
+
+
+def _flags(region: mb.MemblockRegion) -> tuple[str, ...]:
+    return tuple(name for name in region.flags or () if name in ("NOMAP", "HOTPLUG", "MIRROR"))
+
+
+def _whole(r: MemoryRange, page_size: int) -> MemoryRange:
+    """Keep the whole pages of a range."""
+    return replace(r, start=-(-r.start // page_size) * page_size, end=r.end // page_size * page_size)
+
+
+def _merge(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Sort ranges and join those that overlap; neighbours stay apart, as in memblock's listing."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and start < joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return tuple(joined)
+
+
+def _init_memory(arch: str, children: tuple[Region, ...], page_size: int) -> list[tuple[int, int]]:
+    """
+    Return the init memory, which the kernel gives back once it runs: a gap between the parts of its image in iomem.
+
+    arm64: between code and data. x86_64: between data and bss.
+    """
+    parts = {child.name: child for child in reversed(children)}
+    before, after = ("Kernel code", "Kernel data") if arch == "arm64" else ("Kernel data", "Kernel bss")
+    if before not in parts or after not in parts:
+        return []
+    start = -(-(parts[before].end + 1) // page_size) * page_size
+    end = parts[after].start // page_size * page_size
+    return [(start, end)] if start < end else []
+
+
+def _reserved_by_default(
+    arch: str,
+    spans: list[MemoryRange],
+    children: tuple[Region, ...],
+    given_back: tuple[tuple[int, int], ...],
+    page_size: int,
+) -> tuple[tuple[int, int], ...]:
+    """Put together what the kernel had reserved where no listing says it: low memory, its image, and all it gave back."""
+    ranges = list(given_back)
+    if children:
+        start = min(child.start for child in children) // page_size * page_size
+        ranges.append((start, -(-(max(child.end for child in children) + 1) // page_size) * page_size))
+    if arch == "x86_64":
+        usual = hw.platform("x86_64", mem=1 << 30).reserved
+        ranges += [r for r in usual if r[1] <= _PC_LOW or not children]
+    return _merge(r for r in ranges if r[0] < spans[-1].end)
+
+
+def _by_block(files: Files, spans: list[MemoryRange]) -> list[MemoryRange]:
+    """Give each range the node its memory blocks are linked to; ranges are cut where the node changes."""
+    try:
+        snapshot = memory.read_memory(files, ())
+    except KernelError:
+        return spans
+    nodes = {block.block: block.node for block in snapshot.blocks if block.node is not None}
+    if not any(nodes.values()):
+        return spans
+    cut: list[MemoryRange] = []
+    for r in spans:
+        for block in snapshot.blocks:
+            start, end = snapshot.range_of(block.block)
+            start, end = max(start, r.start), min(end, r.end)
+            if start >= end:
+                continue
+            nid = int(nodes.get(block.block) or 0)
+            if cut and cut[-1].end == start and cut[-1].nid == nid and start > r.start:
+                cut[-1] = replace(cut[-1], end=end)
+            else:
+                cut.append(replace(r, start=start, end=end, nid=nid))
+    return cut or spans
+
+
+def _footprint(files: Files, page_size: int) -> Footprint | None:
+    """
+    Return the pages in use, by mobility, as far as the files tell.
+
+    Exactly by migratetype from pagetypeinfo; else all in use from zoneinfo, of which slab, stacks and page tables do not move.
+    """
+    text = abi.read_optional(files, zoneinfo.ZONEINFO)
+    if not text:
+        return None
+    zones = zoneinfo.parse_zoneinfo(text)
+    used = sum(zone.managed - zone.free for zone in zones)
+    if used <= 0:
+        return None
+    types = abi.read_optional(files, buddyinfo.PAGETYPEINFO)
+    if types:
+        table = buddyinfo.parse_pagetypeinfo(types)
+        unmovable, reclaimable = table.used("Unmovable"), table.used("Reclaimable")
+        if unmovable >= 0 and reclaimable >= 0 and unmovable + reclaimable <= used:
+            return Footprint(unmovable, reclaimable, used - unmovable - reclaimable)
+    text = abi.read_optional(files, "/proc/meminfo")
+    sizes = meminfo.parse_meminfo(text).sizes if text else {}
+    unmovable = sum(sizes.get(name, 0) for name in ("SUnreclaim", "KernelStack", "PageTables")) // page_size
+    reclaimable = sizes.get("SReclaimable", 0) // page_size
+    if "SUnreclaim" not in sizes:
+        unmovable = sum(sizes.get(name, 0) for name in ("Slab", "PageTables")) // page_size
+    unmovable = min(unmovable, used)
+    reclaimable = min(reclaimable, used - unmovable)
+    return Footprint(unmovable, reclaimable, used - unmovable - reclaimable)
