@@ -79,6 +79,9 @@ def _tree(rows: list[tuple[int, int, int, str]], path: str) -> tuple[Region, ...
         for child in children:
             if child.start < start or child.end > end:
                 raise UsageError(f"{path}: {child.start:#x}-{child.end:#x} lies outside of {start:#x}-{end:#x} around it")
+        above = waiting[depth][-1].start if waiting[depth] else None
+        if above is not None and end >= above and end:
+            raise UsageError(f"{path}: {start:#x}-{end:#x} is not below {above:#x}, which comes next")
         waiting[depth].append(Region(start, end, name, children, busy=not name.startswith(_WINDOWS)))
     return tuple(reversed(waiting[0]))
 

@@ -144,9 +144,10 @@ def split_listings(text: str) -> dict[str, str]:
         return {iomem.IOMEM: "\n".join(loose)}
     if all(mb.LINE.fullmatch(line) for line in loose):
         return {MEMORY_LISTING: "\n".join(loose)}
-    known = [line for line in loose if _IOMEM_LINE.match(line) or mb.LINE.fullmatch(line)]
-    odd = next((line for line in loose if line not in known), loose[-1]) if len(loose) < 10_000 else loose[0]
-    raise UsageError(f"{abi.shorten(odd)!r}: no line of memblock or /proc/iomem, or of both mixed; headings would tell them apart")
+    strange = (line for line in loose if not _IOMEM_LINE.match(line) and not mb.LINE.fullmatch(line))
+    if (odd := next(strange, None)) is not None:
+        raise UsageError(f"{abi.shorten(odd)!r} is a line neither of memblock nor of /proc/iomem")
+    raise UsageError("holds lines of memblock and of /proc/iomem without headings ('memory', 'reserved', 'iomem') between them")
 
 
 def _listing(path: str, lines: list[str]) -> str:
