@@ -31,7 +31,7 @@ $(READY): pyproject.toml Makefile
 	    echo "      With a newer one beside it: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	    echo "make: this Python cannot make environments. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	@echo "Making .venv, once …"
+	@echo "Making .venv ready …"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install --quiet --only-binary :all: -e '.[dev]' || { \
 	    echo "make: installing failed; the lines above say why. memhp needs PyPI once, afterwards nothing from outside." >&2; exit 1; }
