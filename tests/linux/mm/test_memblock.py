@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.linux.bare import bare_kernel
+from tests.oracles import memblock as oracle
 
 from memhp.errors import KernelBugError, KernelError, ModelDefectError
 from memhp.linux import kconfig, tree
@@ -27,8 +29,6 @@ from memhp.linux.include.numa import MAX_NUMNODES, NUMA_NO_NODE
 from memhp.linux.mm import memblock
 from memhp.linux.state import Kernel
 from memhp.units import GIB, KIB, MIB
-from tests.linux.bare import bare_kernel
-from tests.oracles import memblock as oracle
 
 NONE = MAX_NUMNODES
 TOP = (1 << 64) - 1
@@ -796,7 +796,10 @@ def test_random_free_ranges(
     assert expected_place == memblock.memblock_find_in_range(k, start, end, size, align)
 
 
-@given(st.lists(st.tuples(st.integers(0, 60_000), st.integers(1, 20_000), st.booleans()), max_size=6), st.sampled_from([0, 1 << 52]))
+RANGES = st.lists(st.tuples(st.integers(0, 60_000), st.integers(1, 20_000), st.booleans()), max_size=6)
+
+
+@given(RANGES, st.sampled_from([0, 1 << 52]))
 def test_cuts_leave_nothing_out(ranges: list[tuple[int, int, bool]], upper: int) -> None:
     """Between two cuts every pfn has the same answer, for memory that begins and ends inside pages too."""
     k = bare_kernel("arm64")
