@@ -5,8 +5,8 @@ Which kernel functions ran, in which order, and what they answered: watched from
 The rooms carry no decorators. `record()` sets a profile function, and every module-level function of a room becomes a node of
 a call tree, under its C name and C file:
 
-* a file in a subfolder stands for the C file of that path, `include/X.py` for `include/linux/X.h`; of the files that have no
-  C twin only what is named in `TWINS` counts (mutex_lock(), printk());
+* a file in a subfolder stands for the C file of that path, `include/X.py` for `include/linux/X.h`, `series/X.py` for what a
+  patch series brings; of the files that have no C twin only what is named in `TWINS` counts (mutex_lock(), printk());
 * methods, lambdas, comprehensions, generators and nested functions are not nodes, for C has none of them;
 * a helper without C twin (one leading underscore, or `Source: none` in its docstring) is a *label*: it is kept apart and can be
   counted, and what it calls belongs to its caller. `_not_early()` is the label `not_early` of memmap_init_zone().
@@ -39,8 +39,15 @@ TWINS = {
 }
 """Functions with a C name in files that are ours."""
 
-_HYPHENS = {"mm/sparse_vmemmap": "mm/sparse-vmemmap.c", "include/page_flags": "include/linux/page-flags.h"}
-"""Rooms whose C file is not spelt as they are."""
+_ELSEWHERE = {
+    "mm/sparse_vmemmap": "mm/sparse-vmemmap.c",
+    "include/page_flags": "include/linux/page-flags.h",
+    "include/memory_model": "include/asm-generic/memory_model.h",
+}
+"""Rooms whose C file is not spelt as they are, or lies elsewhere."""
+
+_OURS = frozenset(("fs/sysfs",))
+"""Rooms in a subfolder that have no C twin all the same."""
 
 _RETURNS = frozenset(
     opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR", "YIELD_VALUE") if name in opcode.opmap
@@ -137,8 +144,10 @@ def c_file(filename: str) -> str:
     if not root or "/" not in rest:
         return ""
     stem = rest.removesuffix(".py")
-    if stem in _HYPHENS:
-        return _HYPHENS[stem]
+    if stem in _OURS:
+        return ""
+    if stem in _ELSEWHERE:
+        return _ELSEWHERE[stem]
     if stem.startswith("include/"):
         return f"include/linux/{stem.removeprefix('include/')}.h"
     return f"{stem}.c"
