@@ -3,23 +3,42 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from memhp.abi import recorded
 from memhp.errors import KernelError
 from memhp.linux.ftrace import Call
 from memhp.report import calls
 
-TRACES = Path(__file__).parents[1] / "data" / "traces"
+TRACES = [f"{name}/{what}" for name in recorded.names() for what in recorded.recording(name).traces]
+PRINTED = {
+    "v4.9-arm64-rfc/full/probe": 1417,
+    "v4.9-arm64-rfc/full/online": 387,
+    "v4.9-arm64-rfc/generic/probe": 1868,
+    "v4.9-arm64-rfc/generic/online": 387,
+    "v4.9-arm64-rfc/nohack/probe": 1462,
+    "v4.9-arm64-rfc/nohack/online": 33,
+    "v4.9-x86_64/1-probe/probe": 812,
+    "v4.9-x86_64/1-probe/online": 296,
+    "v4.9-x86_64/1b-online_movable/probe": 813,
+    "v4.9-x86_64/1b-online_movable/online": 308,
+    "v4.9-x86_64/1b-online_movable/offline": 818,
+}
+"""Lines of each trace as the kernel printed it, with four of header."""
 PROBES = ("v4.9-arm64-rfc/full", "v4.9-arm64-rfc/nohack", "v4.9-arm64-rfc/generic", "v4.9-x86_64/1-probe")
 
 
+def text_of(path: str) -> str:
+    name, _, what = path.rpartition("/")
+    return recorded.recording(name).trace(what)
+
+
 def trace(path: str) -> list[Call]:
-    return calls.read_trace((TRACES / f"{path}.txt").read_text())
+    return calls.read_trace(text_of(path))
 
 
 def only(tree: list[Call], *names: str) -> list[Any]:
@@ -43,15 +62,12 @@ def tree(*entries: Any) -> list[Call]:
 # Reading
 
 
-@pytest.mark.parametrize("path", sorted(str(p.relative_to(TRACES)) for p in TRACES.rglob("trace-*.txt")))
+@pytest.mark.parametrize("path", TRACES)
 def test_unfolded_trace_has_as_many_lines_as_the_kernel_printed(path: str) -> None:
-    """The recorder noted how long the trace was before it was folded; unfolding must give that length, in one tree."""
-    text = (TRACES / path).read_text()
-    part = text.partition("### graph\n")[2].splitlines()
-    printed = int(part[0].split()[0])
-    comments = sum(line.startswith("#") for line in part)
-    assert printed == len(calls.graph(text)) - 1 + comments
-    assert 1 == len(calls.read_trace(text))
+    """It was noted how long each trace was before it was folded; unfolding must give that length, and one tree."""
+    header = 4
+    assert PRINTED[path] == len(calls.graph(text_of(path))) + header
+    assert 1 == len(trace(path))
 
 
 @pytest.mark.parametrize("path", PROBES)
@@ -59,16 +75,16 @@ def test_hot_add_nests_as_in_c(path: str) -> None:
     """__add_section() makes the section, puts it into the zone, announces its block: in every recorded hot-add."""
     assert [
         ("__add_section", ["sparse_add_one_section", "__add_zone", "register_new_memory"]),
-    ] == only(trace(f"{path}/trace-probe"), "__add_section", "sparse_add_one_section", "__add_zone", "register_new_memory")
+    ] == only(trace(f"{path}/probe"), "__add_section", "sparse_add_one_section", "__add_zone", "register_new_memory")
     assert [
         ("__add_pages", ["clear_zone_contiguous", "__add_section", "vmemmap_populate_print_last", "set_zone_contiguous"]),
     ] == only(
-        trace(f"{path}/trace-probe"),
+        trace(f"{path}/probe"),
         *("__add_pages", "clear_zone_contiguous", "__add_section", "vmemmap_populate_print_last", "set_zone_contiguous"),
     )
     assert [
         ("memmap_init_zone", ["set_pfnblock_flags_mask"]),
-    ] == calls_below(trace(f"{path}/trace-probe"), "memmap_init_zone")
+    ] == calls_below(trace(f"{path}/probe"), "memmap_init_zone")
 
 
 def calls_below(roots: list[Call], name: str) -> list[Any]:
@@ -87,11 +103,11 @@ def test_nomap_window_of_the_mail() -> None:
         ("memblock_setclr_flag", [("memblock_isolate_range", ["memblock_insert_region"]), "memblock_merge_regions"]),
     ])  # fmt: skip
     clear = ("memblock_clear_nomap", ["memblock_isolate_range", "memblock_merge_regions"])
-    roots = trace("v4.9-arm64-rfc/full/trace-probe")
+    roots = trace("v4.9-arm64-rfc/full/probe")
     arch = [call for root in roots for call in root.find("arch_add_memory")]
     assert [("arch_add_memory", ["hotplug_linear_map", mark, "__add_pages", clear])] == only(arch, *names)
     # The generic pfn_valid() needs none of it.
-    roots = trace("v4.9-arm64-rfc/generic/trace-probe")
+    roots = trace("v4.9-arm64-rfc/generic/probe")
     assert not {"memblock_mark_nomap", "memblock_clear_nomap"} & calls.names(roots)
 
 
@@ -100,7 +116,7 @@ def test_passages_printed_twice_and_interrupts_are_gone() -> None:
     kept = ("full", "nohack", "generic")
     shapes = {}
     for remedy in kept:
-        roots = trace(f"v4.9-arm64-rfc/{remedy}/trace-probe")
+        roots = trace(f"v4.9-arm64-rfc/{remedy}/probe")
         assert not calls.names(roots) & (calls.INTERRUPTS | {calls.MISSED})
         assert 1 == sum(len(root.find("__add_section")) for root in roots)
         assert 1 == sum(len(root.find("device_add")) for root in roots)
@@ -124,13 +140,13 @@ def test_online_of_a_zone_without_pages() -> None:
             "init_per_zone_wmark_min", "kswapd_run",
         ])
     ]  # fmt: skip
-    assert expected == only(trace("v4.9-arm64-rfc/full/trace-online"), *names)
-    assert expected == only(trace("v4.9-arm64-rfc/generic/trace-online"), *names)
-    assert expected == only(trace("v4.9-x86_64/1-probe/trace-online"), *names)
+    assert expected == only(trace("v4.9-arm64-rfc/full/online"), *names)
+    assert expected == only(trace("v4.9-arm64-rfc/generic/online"), *names)
+    assert expected == only(trace("v4.9-x86_64/1-probe/online"), *names)
 
 
 def test_refused_online_never_reaches_online_pages() -> None:
-    roots = trace("v4.9-arm64-rfc/nohack/trace-online")
+    roots = trace("v4.9-arm64-rfc/nohack/online")
     assert [
         ("memory_subsys_online", [("memory_block_change_state", ["pfn_valid", "printk"])]),
     ] == only(roots, "memory_subsys_online", "memory_block_change_state", "pfn_valid", "printk", "online_pages")
@@ -138,20 +154,12 @@ def test_refused_online_never_reaches_online_pages() -> None:
 
 def test_where_nonomap_dies() -> None:
     """The oops of `nonomap`: SetPageReserved() is a set_bit() inlined into arch_add_memory(), on a memmap that was never made."""
-    text = (TRACES / "v4.9-arm64-rfc/nonomap/dmesg-all.txt").read_text()
+    log = recorded.recording("v4.9-arm64-rfc/nonomap").write("0x80000000").log
+    text = "\n".join(log)
     assert [
         "memory_probe_store", "add_memory", "add_memory_resource", "arch_add_memory", "set_bit",
     ] == calls.read_backtrace(text)[-5:]  # fmt: skip
     assert [] == calls.read_backtrace("[    0.1] all is well\n")
-
-
-def test_profiles_have_counts() -> None:
-    hits = calls.read_profile((TRACES / "v4.9-arm64-rfc/full/profile-probe.txt").read_text())
-    assert (262146, 262144, 261888, 1) == tuple(
-        hits[name] for name in ("pfn_valid", "__init_single_page", "__init_single_pfn", "__add_section")
-    )
-    with pytest.raises(ValueError, match="hits"):
-        calls.read_profile("nothing here")
 
 
 def test_a_reader_that_went_back() -> None:
@@ -268,8 +276,8 @@ def test_the_inside_of_the_page_allocator_does_not_count() -> None:
 
 def test_real_trees_equal_themselves_and_not_each_other() -> None:
     """What distinguishes the recordings is what the remedies do, and comparison finds just that."""
-    full = trace("v4.9-arm64-rfc/full/trace-probe")
-    generic = trace("v4.9-arm64-rfc/generic/trace-probe")
+    full = trace("v4.9-arm64-rfc/full/probe")
+    generic = trace("v4.9-arm64-rfc/generic/probe")
     assert calls.compare(full, full).equal
     own = calls.names(full) | calls.names(generic)
     difference = calls.compare(full, generic, modelled=own, traceable=own).difference

@@ -300,25 +300,6 @@ def read_backtrace(text: str) -> list[str]:
     return found[::-1]
 
 
-def read_profile(text: str) -> dict[str, int]:
-    """
-    Return how often each function ran, from a recorded profile ("### hits").
-
-    Raises:
-        ValueError: no such part.
-    """
-    _, mark, rest = text.partition("### hits\n")
-    if not mark:
-        raise ValueError("no '### hits' part")
-    hits: dict[str, int] = {}
-    for line in rest.splitlines():
-        words = line.split()
-        if len(words) == 2 and words[1].isdigit():
-            name = c_name(words[0])
-            hits[name] = hits.get(name, 0) + int(words[1])
-    return hits
-
-
 def names(calls: Iterable[Call]) -> set[str]:
     """Return the functions that occur in some trees."""
     return {entry.name for call in calls for entry in call.walk()}
