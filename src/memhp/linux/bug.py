@@ -78,13 +78,13 @@ def BUG_ON(log: Log, condition: object, what: str = "") -> None:
         raise KernelBugError(f"BUG_ON in {place}{': ' + what if what else ''}", [line])
 
 
-def oops(log: Log, address: int, what: str) -> NoReturn:
+def oops(log: Log, text: str, what: str) -> NoReturn:
     """
     Die of a memory access that no page table answers.
 
     Args:
         log: The kernel's log.
-        address: The virtual address.
+        text: The first line of the oops, as the architecture prints it.
         what: Who touched what, in words.
 
     Raises:
@@ -92,9 +92,8 @@ def oops(log: Log, address: int, what: str) -> NoReturn:
 
     Source: arch/arm64/mm/fault.c __do_kernel_fault(), arch/x86/mm/fault.c no_context()
     """
-    line = f"Unable to handle kernel paging request at virtual address {address:016x}"
-    log.lines.append(line)
-    raise KernelBugError(f"{what}: no page table maps {address:#x}", [line])
+    log.lines.append(text)
+    raise KernelBugError(f"{what}; {text}", [text])
 
 
 def _source(filename: str) -> str:

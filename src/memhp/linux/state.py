@@ -41,6 +41,7 @@ class Kernel:
         log: printk()'s lines.
         tasks: Who runs, who died.
         memblock, iomem_resource, mem_section, section_roots, nodes, node_states, memory_blocks: The state itself.
+        before_add_zone: What a patch series runs between sparse_add_one_section() and __add_zone(); None in released trees.
         online_page_callback: What online_pages_range() does with a range of pages.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         slab_is_available: The buddy allocator works.
@@ -50,13 +51,13 @@ class Kernel:
     __slots__ = (
         "MAX_ORDER", "MAX_PHYSMEM_BITS", "NR_MEM_SECTIONS", "PAGES_PER_SECTION", "PAGE_SHIFT", "PAGE_SIZE", "PFN_SECTION_SHIFT",
         "SECTION_SIZE_BITS", "VMEMMAP_START", "ZONE_MOVABLE", "ZONE_NORMAL",
-        "arch", "cmdline", "config", "device_hotplug_lock", "firmware_map", "high_memory", "highest_memmap_pfn", "hardware",
+        "arch", "before_add_zone", "cmdline", "config", "device_hotplug_lock", "firmware_map", "high_memory", "highest_memmap_pfn", "hardware",
         "_iomem_owner", "_memory_blocks_owner", "_section_owner",
         "iomem_resource", "linear_map", "log", "max_low_pfn", "max_pfn", "mem_hotplug_lock", "mem_section", "mem_sysfs_mutex",
         "memblock", "memhp_auto_online", "memory_blocks", "memory_chain", "min_free_kbytes", "movable_node_enabled", "node_states",
         "nodes", "online_page_callback", "page_group_by_mobility_disabled", "pageblock_nr_pages", "pageblock_order", "pfn_valid",
         "policy_zone", "remedy", "section_roots", "sections_per_block", "slab_is_available", "system_running", "tasks", "token",
-        "totalram_pages", "tree", "user_pages", "vm_total_pages", "vmemmap_tables", "zonelist_generation", "zonelists_mutex",
+        "totalram_pages", "tree", "user_generation", "user_pages", "vm_total_pages", "vmemmap_tables", "zonelist_generation", "zonelists_mutex",
     )
 
     def __init__(self, tree: Tree, arch: ArchOps, config: Kconfig, hardware: Hardware, definition: Definition) -> None:
@@ -66,6 +67,7 @@ class Kernel:
         self.hardware = hardware
         self.cmdline: dict[str, str] = {}
         self.remedy = ""
+        self.before_add_zone: Callable[[Kernel, int], None] | None = None
         self.pfn_valid = definition
         self.token = object()
         self.log = Log()
@@ -118,6 +120,7 @@ class Kernel:
         self.system_running = False
         self.zonelist_generation = 0
         self.user_pages: tuple[tuple[int, int], ...] = ()
+        self.user_generation = 0
 
         self.mem_hotplug_lock = Mutex("mem_hotplug.lock")
         self.device_hotplug_lock = Mutex("device_hotplug_lock")

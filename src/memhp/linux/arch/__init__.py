@@ -38,6 +38,8 @@ class ArchOps:
         memory_block_size_bytes: (k) -> bytes of a memory block.
         memory_add_physaddr_to_nid: (k, address) -> node for memory that comes without one.
         arch_add_memory: (k, nid, start, size, for_device); raises KernelError.
+        VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
+        arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
         vmemmap_populate: (k, start_pfn, end_pfn, node); raises KernelError.
     """
 
@@ -54,4 +56,6 @@ class ArchOps:
     memory_block_size_bytes: Callable[[Kernel], int]
     memory_add_physaddr_to_nid: Callable[[Kernel, int], int]
     arch_add_memory: Callable[[Kernel, int, int, int, bool], None]
+    VMALLOC_TOTAL: int
+    arch_report_meminfo: Callable[[Kernel], str]
     vmemmap_populate: Callable[[Kernel, int, int, int], None]

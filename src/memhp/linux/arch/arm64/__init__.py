@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The arm64 record."""
+
+from __future__ import annotations
+
+from memhp.linux.arch import ArchOps
+from memhp.linux.arch.arm64.mm import init, mmu
+from memhp.units import KIB
+
+ARM64 = ArchOps(
+    name="arm64",
+    SECTION_SIZE_BITS=init.section_size_bits,
+    MAX_PHYSMEM_BITS=lambda tree, config: 48,
+    # Without hugetlb a pageblock is the largest free block; with it, what a PMD maps.
+    pageblock_order=lambda tree, config: (
+        min(config.PAGE_SHIFT - 3, config.FORCE_MAX_ZONEORDER - 1) if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1),
+    VMEMMAP_START=0xFFFF7E0000000000,
+    PMD_SHIFT=lambda config: 2 * config.PAGE_SHIFT - 3,
+    pfn_valid=init.pfn_valid,
+    setup_memory=init.setup_memory,
+    memory_present=init.arm64_memory_present,
+    zone_sizes=init.zone_sizes_init,
+    # No memory_block_size_bytes() of its own: a block is a section.
+    memory_block_size_bytes=lambda k: 1 << k.SECTION_SIZE_BITS,
+    memory_add_physaddr_to_nid=lambda k, address: 0,
+    arch_add_memory=mmu.arch_add_memory,
+    VMALLOC_TOTAL=135290290112 * KIB,
+    arch_report_meminfo=lambda k: "",
+    vmemmap_populate=mmu.vmemmap_populate,
+)

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The x86_64 record."""
+
+from __future__ import annotations
+
+from memhp.linux.arch import ArchOps
+from memhp.linux.arch.x86.mm import init_64
+from memhp.units import KIB
+
+X86_64 = ArchOps(
+    name="x86_64",
+    SECTION_SIZE_BITS=lambda tree, config: 27,
+    MAX_PHYSMEM_BITS=lambda tree, config: 46,
+    # Without hugetlb a pageblock is the largest free block; with it, 2 MiB.
+    pageblock_order=lambda tree, config: 9 if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1,
+    VMEMMAP_START=0xFFFFEA0000000000,
+    PMD_SHIFT=lambda config: 21,
+    # The generic pfn_valid().
+    pfn_valid=lambda tree: None,
+    setup_memory=init_64.setup_memory,
+    memory_present=init_64.sparse_memory_present_with_active_regions,
+    zone_sizes=init_64.zone_sizes_init,
+    memory_block_size_bytes=init_64.memory_block_size_bytes,
+    memory_add_physaddr_to_nid=init_64.memory_add_physaddr_to_nid,
+    arch_add_memory=init_64.arch_add_memory,
+    VMALLOC_TOTAL=34359738367 * KIB,
+    arch_report_meminfo=init_64.arch_report_meminfo,
+    vmemmap_populate=init_64.vmemmap_populate,
+)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+arm64: arch_add_memory(), which v4.9 does not have and the 2016 series brings; the virtual memmap.
+
+Source: the series for arch_add_memory() and hotplug_paging(); arch/arm64/mm/mmu.c [v4.9] for the rest.
+"""
+
+from __future__ import annotations
+
+from errno import EPERM
+from typing import TYPE_CHECKING
+
+from memhp.errors import ConfigError, KernelError
+from memhp.linux.bug import printk
+from memhp.linux.include.mmzone import Zone
+from memhp.linux.include.page_flags import SetPageReserved
+from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
+from memhp.linux.series import arm64_rfc_2016
+from memhp.linux.series.arm64_rfc_2016 import Symbols
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+
+def _zone(k: Kernel, nid: int, start: int, size: int) -> Zone:
+    """pgdat->node_zones + zone_for_memory(…, ZONE_NORMAL, …). Source: the series' arch_add_memory()"""
+    return k.zone(nid, memory_hotplug.zone_for_memory(k, nid, start, size, k.ZONE_NORMAL, False))
+
+
+SYMBOLS = Symbols(
+    memblock_mark_nomap=memblock.memblock_mark_nomap,
+    memblock_clear_nomap=memblock.memblock_clear_nomap,
+    zone=_zone,
+    add_pages=memory_hotplug.__add_pages,
+    SetPageReserved=SetPageReserved,
+    init_single_page=page_alloc.__init_single_page,
+    set_pageblock_migratetype=page_alloc.set_pageblock_migratetype,
+)
+"""What the series links against."""
+
+
+def hotplug_paging(k: Kernel, start: int, size: int) -> None:
+    """Map [start, start + size) linearly. Source: the series, arch/arm64/mm/mmu.c hotplug_paging()"""
+    map_linear(k, start, start + size)
+
+
+def map_linear(k: Kernel, start: int, end: int) -> None:
+    """Note that [start, end) can be reached through the linear map; neighbours join. Source: none"""
+    ranges = k.linear_map
+    if ranges and ranges[-1][1] == start:
+        k.linear_map = (*ranges[:-1], (ranges[-1][0], end))
+    else:
+        k.linear_map = (*ranges, (start, end))
+
+
+def apply(k: Kernel, remedy: str) -> None:
+    """
+    Apply the series' part of generic code for a remedy.
+
+    Source: none
+    """
+    if arm64_rfc_2016.REMEDIES[remedy].clears_before_add_zone:
+        k.before_add_zone = _clear_section_nomap
+
+
+def _clear_section_nomap(k: Kernel, start_pfn: int) -> None:
+    """Source: the remedy "clear-before-add-zone" """
+    arm64_rfc_2016.clear_section_nomap(k, SYMBOLS, start_pfn)
+
+
+def arch_add_memory(k: Kernel, nid: int, start: int, size: int, for_device: bool) -> None:
+    """
+    Add memory on arm64, by the remedy this kernel was booted with.
+
+    max_pfn is not raised: the recorded kernels did not.
+
+    Raises:
+        KernelError: EPERM beyond the physical address space; what the remedy says.
+        ConfigError: the tree has no hot-add on arm64.
+
+    Source: the series, arch/arm64/mm/init.c arch_add_memory()
+    """
+    if not k.tree.arm64_nomap_window:
+        raise ConfigError(f"{k.tree.name} has no memory hot-add on arm64")
+    end_pfn = (start + size) >> k.PAGE_SHIFT
+    if end_pfn > 1 << (k.MAX_PHYSMEM_BITS - k.PAGE_SHIFT):
+        printk(k.log, "end_pfn too big")
+        raise KernelError(EPERM, f"end_pfn {end_pfn:#x} is beyond {k.MAX_PHYSMEM_BITS} bits of address", pfn=end_pfn)
+    hotplug_paging(k, start, size)
+    arm64_rfc_2016.REMEDIES[k.remedy].add(k, SYMBOLS, nid, start, size)
+
+
+def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
+    """
+    Make struct pages of [start_pfn, end_pfn): PMD blocks with 4K pages, single pages else.
+
+    Raises:
+        KernelError: ENOMEM; there is no way back to single pages.
+
+    Source: arch/arm64/mm/mmu.c vmemmap_populate() [v4.9]
+    """
+    if k.PAGE_SHIFT == 12:
+        sparse_vmemmap.vmemmap_populate_pmds(k, start_pfn, end_pfn, node, fallback=False)
+        return
+    address = k.VMEMMAP_START + start_pfn * 64
+    sparse_vmemmap.vmemmap_populate_basepages(k, address, address + (end_pfn - start_pfn) * 64, node)
+    sparse_vmemmap.map_section(k, start_pfn, end_pfn)

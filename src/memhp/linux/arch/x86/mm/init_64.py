@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+x86_64: memory at boot, arch_add_memory(), the virtual memmap, the memory block size.
+
+Source: arch/x86/mm/init_64.c, arch/x86/mm/init.c, arch/x86/kernel/e820.c, arch/x86/kernel/setup.c [v4.9].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memhp.errors import KernelError
+from memhp.linux.bug import WARN_ON_ONCE, printk
+from memhp.linux.include.numa import MAX_NUMNODES
+from memhp.linux.mm import memblock, memory_hotplug, sparse, sparse_vmemmap
+from memhp.units import GIB, KIB, MIB
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+_DIRECT_MAP_4K = 10 * MIB
+"""What the recorded kernel maps with 4K pages: the first megabytes, and its own image's edges."""
+
+
+def memblock_x86_fill(k: Kernel) -> None:
+    """Tell memblock what the e820 map calls RAM, whole pages only. Source: arch/x86/kernel/e820.c memblock_x86_fill()"""
+    for r in k.hardware.memory:
+        memblock.memblock_add(k, r.start, r.size)
+    memblock.memblock_trim_memory(k, k.PAGE_SIZE)
+
+
+def setup_memory(k: Kernel) -> None:
+    """Fill memblock. Source: arch/x86/kernel/setup.c setup_arch() [v4.9]"""
+    memblock_x86_fill(k)
+    for start, end in k.hardware.reserved:
+        memblock.memblock_reserve(k, start, end - start)
+    memblock.memblock_allow_resize(k)
+    for r in k.hardware.memory:
+        memblock.memblock_set_node(k, r.start, r.size, k.memblock.memory, r.nid)
+    k.max_pfn = k.max_low_pfn = memblock.memblock_end_of_DRAM(k) >> k.PAGE_SHIFT
+    k.high_memory = k.max_pfn << k.PAGE_SHIFT
+
+
+def sparse_memory_present_with_active_regions(k: Kernel) -> None:
+    """Source: mm/page_alloc.c sparse_memory_present_with_active_regions()"""
+    for region in k.memblock.memory.regions:
+        nid = 0 if region.nid == MAX_NUMNODES else region.nid
+        sparse.memory_present(k, nid, -(-region.base >> k.PAGE_SHIFT), (region.base + region.size) >> k.PAGE_SHIFT)
+
+
+def zone_sizes_init(k: Kernel) -> list[int]:
+    """Return the upper pfn of each zone. Source: arch/x86/mm/init.c zone_sizes_init() [v4.9]"""
+    top = {
+        "DMA": 16 * MIB >> k.PAGE_SHIFT,
+        "DMA32": min(k.max_low_pfn, 4 * GIB >> k.PAGE_SHIFT),
+        "Normal": k.max_low_pfn,
+    }
+    return [top.get(name, 0) for name in k.config.zones]
+
+
+def probe_memory_block_size(k: Kernel) -> int:
+    """
+    Return the memory block size: a section, or 2 GiB on machines with 64 GiB and more.
+
+    Source: arch/x86/mm/init_64.c probe_memory_block_size() [v4.9]
+    """
+    bz = 1 << k.SECTION_SIZE_BITS
+    if k.max_pfn << k.PAGE_SHIFT >= 64 * GIB:
+        bz = 2 * GIB
+    if not k.system_running:
+        printk(k.log, f"x86/mm: Memory block size: {bz >> 20}MB")
+    return bz
+
+
+def memory_block_size_bytes(k: Kernel) -> int:
+    """
+    Return the size probed at boot.
+
+    Source: arch/x86/mm/init_64.c memory_block_size_bytes() [v4.9]
+    """
+    if k.memory_blocks:
+        return k.sections_per_block << k.SECTION_SIZE_BITS
+    return probe_memory_block_size(k)
+
+
+def memory_add_physaddr_to_nid(k: Kernel, start: int) -> int:
+    """
+    Return the node that firmware says an address belongs to, else the first one.
+
+    Source: arch/x86/mm/numa.c memory_add_physaddr_to_nid() [v4.9]
+    """
+    memory = k.hardware.memory
+    nid = memory[0].nid
+    for r in memory:
+        if r.start <= start < r.end:
+            nid = r.nid
+    return nid
+
+
+def init_memory_mapping(k: Kernel, start: int, end: int) -> None:
+    """Map [start, end) linearly; neighbours join. Source: arch/x86/mm/init.c init_memory_mapping()"""
+    ranges = k.linear_map
+    if ranges and ranges[-1][1] == start:
+        k.linear_map = (*ranges[:-1], (ranges[-1][0], end))
+    else:
+        k.linear_map = (*ranges, (start, end))
+
+
+def update_end_of_memory_vars(k: Kernel, start: int, size: int) -> None:
+    """Source: arch/x86/mm/init_64.c update_end_of_memory_vars() [v4.9]"""
+    end_pfn = -(-(start + size) >> k.PAGE_SHIFT)
+    if end_pfn > k.max_pfn:
+        k.max_pfn = end_pfn
+        k.max_low_pfn = end_pfn
+        k.high_memory = end_pfn << k.PAGE_SHIFT
+
+
+def arch_add_memory(k: Kernel, nid: int, start: int, size: int, for_device: bool) -> None:
+    """
+    Map the range, add its pages to ZONE_NORMAL (or MOVABLE, see zone_for_memory()), raise max_pfn even if that failed.
+
+    Raises:
+        KernelError: what __add_pages() says.
+
+    Source: arch/x86/mm/init_64.c arch_add_memory() [v4.9]
+    """
+    zone = k.zone(nid, memory_hotplug.zone_for_memory(k, nid, start, size, k.ZONE_NORMAL, for_device))
+    init_memory_mapping(k, start, start + size)
+    failure: KernelError | None = None
+    try:
+        memory_hotplug.__add_pages(k, nid, zone, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT)
+    except KernelError as err:
+        failure = err
+    WARN_ON_ONCE(k.log, failure is not None)
+    update_end_of_memory_vars(k, start, size)
+    if failure is not None:
+        raise failure
+
+
+def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
+    """
+    Make struct pages of [start_pfn, end_pfn): PMD blocks, single pages where none is to be had.
+
+    Raises:
+        KernelError: ENOMEM.
+
+    Source: arch/x86/mm/init_64.c vmemmap_populate() [v4.9]
+    """
+    vmemmap_populate_hugepages(k, start_pfn, end_pfn, node)
+
+
+def vmemmap_populate_hugepages(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
+    """Source: arch/x86/mm/init_64.c vmemmap_populate_hugepages() [v4.9]"""
+    sparse_vmemmap.vmemmap_populate_pmds(k, start_pfn, end_pfn, node, fallback=True)
+
+
+def arch_report_meminfo(k: Kernel) -> str:
+    """How the linear map is made. Source: arch/x86/mm/pageattr.c arch_report_meminfo()"""
+    mapped = sum(end - start for start, end in k.linear_map)
+    small = min(mapped, _DIRECT_MAP_4K)
+    return f"DirectMap4k:    {small // KIB:>8} kB\nDirectMap2M:    {(mapped - small) // KIB:>8} kB\n"

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Booting a kernel: from a tree, an architecture, a config and hardware to a `Kernel` at its shell prompt.
+
+The order is the kernel's: setup_arch() fills memblock; sparsemem makes sections; zones are sized and the memmap initialised;
+zonelists; memblock's free memory goes to the page allocator; watermarks; memory blocks and nodes appear in sysfs; the initrd
+and the init sections are given back; processes take their pages.
+
+Source: init/main.c start_kernel() [v4.9].
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+from memhp.errors import ConfigError, KernelError
+from memhp.hardware import Hardware, Region, limit, parse_size
+from memhp.linux import kconfig
+from memhp.linux.arch import ArchOps
+from memhp.linux.arch.arm64 import ARM64
+from memhp.linux.arch.arm64.mm import init as arm64_init
+from memhp.linux.arch.arm64.mm import mmu as arm64_mmu
+from memhp.linux.arch.x86 import X86_64
+from memhp.linux.drivers.base import memory, node
+from memhp.linux.include import mmzone
+from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_KERNEL_RECLAIMABLE, Gfp
+from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, IORESOURCE_SYSTEM_RAM, Resource
+from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, N_POSSIBLE, Definition, PglistData
+from memhp.linux.include.page_flags import (
+    KIND_ANON, KIND_FILE, KIND_KERNEL, KIND_PAGE_TABLE, KIND_SLAB, KIND_STACK, PG_LRU, PG_SLAB, set_page_kind,
+)
+from memhp.linux.kconfig import Kconfig
+from memhp.linux.kernel import resource
+from memhp.linux.mm import memblock, memory_hotplug, nobootmem, page_alloc, sparse
+from memhp.linux.series import arm64_rfc_2016
+from memhp.linux.state import Kernel
+from memhp.linux.tree import Tree
+from memhp.units import GIB, MIB
+
+ARCHES: dict[str, ArchOps] = {"arm64": ARM64, "x86_64": X86_64}
+
+DEFINITIONS: dict[str, Definition] = {**mmzone.DEFINITIONS, **arm64_init.DEFINITIONS}
+"""Every definition of pfn_valid(), by name."""
+
+
+def definition(tree: Tree, arch: str, config: Kconfig, name: str = "") -> Definition:
+    """
+    Return the pfn_valid() a kernel boots with: the named one, or the tree's own.
+
+    Raises:
+        ConfigError: no such definition; or the tree lacks an ingredient of it.
+    """
+    if not name:
+        own = ARCHES[arch].pfn_valid(tree) if config.HAVE_ARCH_PFN_VALID else None
+        return own if own is not None else mmzone.DEFINITIONS[tree.generic_pfn_valid]
+    if name not in DEFINITIONS:
+        raise ConfigError(f"no pfn_valid() definition {name!r}: known are {', '.join(DEFINITIONS)}")
+    found = DEFINITIONS[name]
+    missing = found.missing(tree)
+    if missing:
+        possible = [d.name for d in DEFINITIONS.values() if not d.missing(tree)]
+        raise ConfigError(
+            f"pfn_valid={name} asks for what {tree.name} does not have ({', '.join(missing)}); "
+            f"{tree.name} has what {', '.join(possible)} ask for")
+    return found
+
+
+def boot(
+    tree: Tree, arch: str, hardware: Hardware, *, config: Kconfig | None = None, cmdline: str = "", remedy: str = "",
+    pfn_valid: str = "",
+) -> Kernel:
+    """
+    Boot a kernel.
+
+    Args:
+        tree: Which source tree.
+        arch: "arm64" or "x86_64".
+        hardware: The machine.
+        config: Its configuration; None: that of the recorded kernel.
+        cmdline: The kernel command line. `mem=`, `memhp_default_state=` and `movable_node` are understood.
+        remedy: On the arm64-rfc-2016 series, which remedy; "" is `full`.
+        pfn_valid: A named definition of pfn_valid(); "" is the tree's own, or the one the remedy needs.
+
+    Raises:
+        ConfigError: these cannot exist together; lists every reason.
+    """
+    config = _check(tree, arch, hardware, config, remedy)
+    remedy = remedy or ("full" if tree.arm64_nomap_window else "")
+    if remedy and not pfn_valid:
+        pfn_valid = arm64_rfc_2016.REMEDIES[remedy].pfn_valid
+    parameters = _parse_cmdline(cmdline)
+    if parameters.get("mem"):
+        hardware = limit(hardware, parse_size(parameters["mem"], "mem="))
+    k = Kernel(tree, ARCHES[arch], config, hardware, definition(tree, arch, config, pfn_valid))
+    k.cmdline = parameters
+    k.remedy = remedy
+    k.online_page_callback = memory_hotplug.generic_online_page
+    if remedy:
+        arm64_mmu.apply(k, remedy)
+    setup_arch(k)
+    mm_init(k)
+    do_initcalls(k)
+    k.system_running = True
+    _start_processes(k)
+    return k
+
+
+def _check(tree: Tree, arch: str, hardware: Hardware, config: Kconfig | None, remedy: str) -> Kconfig:
+    """Refuse what cannot exist; return the configuration. Source: none"""
+    reasons = []
+    if arch not in ARCHES:
+        raise ConfigError(f"no architecture {arch!r}: known are {', '.join(ARCHES)}")
+    config = config if config is not None else kconfig.default(arch)
+    kconfig.check(config, arch)
+    if not tree.modelled:
+        reasons.append(f"{tree.name} is not modelled yet: its facts are known to `memhp changes`; v4.9 can be booted")
+    elif arch == "arm64" and not tree.arm64_nomap_window and not tree.arm64_hotplug:
+        reasons.append(f"{tree.name} has no memory hotplug on arm64: use {tree.release}+{arm64_rfc_2016.NAME}")
+    elif arch != "arm64" and tree.arm64_nomap_window:
+        reasons.append(f"the series {arm64_rfc_2016.NAME} changes arm64 only: use {tree.release}/{arch}")
+    if remedy and not tree.arm64_nomap_window:
+        reasons.append(f"remedy={remedy}: remedies belong to {tree.release}+{arm64_rfc_2016.NAME} on arm64")
+    elif remedy and remedy not in arm64_rfc_2016.REMEDIES:
+        reasons.append(f"no remedy {remedy!r}: known are {', '.join(arm64_rfc_2016.REMEDIES)}")
+    if hardware.arch != arch:
+        reasons.append(f"the memory map is that of {hardware.arch}, not {arch}")
+    if hardware.page_size != 1 << config.PAGE_SHIFT:
+        reasons.append(f"the hardware description counts pages of {hardware.page_size} bytes, the config {1 << config.PAGE_SHIFT}")
+    if len({r.nid for r in hardware.memory}) > 1 and not config.NUMA:
+        reasons.append(f"more than one node, and CONFIG_NUMA is off in {tree.name}/{arch}")
+    if not hardware.memory:
+        reasons.append("the machine has no memory")
+    if reasons:
+        raise ConfigError(reasons)
+    return config
+
+
+def _parse_cmdline(cmdline: str) -> dict[str, str]:
+    """Cut a kernel command line into parameters, in order. Source: kernel/params.c parse_args()"""
+    try:
+        words = shlex.split(cmdline)
+    except ValueError as err:
+        raise ConfigError(f"cmdline {cmdline!r}: {err}") from err
+    parameters: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        parameters[name] = value
+    return parameters
+
+
+def setup_arch(k: Kernel) -> None:
+    """
+    memblock, nodes, sections, zones, resources.
+
+    Source: arch/*/kernel/setup.c setup_arch()
+    """
+    for name, value in k.cmdline.items():
+        if name == "memhp_default_state" and value in ("online", "offline"):
+            k.memhp_auto_online = value == "online"
+        elif name == "movable_node":
+            k.movable_node_enabled = k.config.MOVABLE_NODE
+    k.arch.setup_memory(k)
+    k.linear_map = tuple(
+        (r.base, r.base + r.size) for r in k.memblock.memory.regions if not r.flags & 4)
+    nids = sorted({r.nid for r in k.hardware.memory})
+    k.nodes = {nid: PglistData(nid, k.config.zones) for nid in nids}
+    k.node_states = {
+        N_POSSIBLE: frozenset({*nids, *range(k.hardware.possible_nodes)}), N_ONLINE: frozenset(nids),
+        N_NORMAL_MEMORY: frozenset(nids), N_MEMORY: frozenset(nids),
+    }
+    k.arch.memory_present(k)
+    _reserve_tables(k)
+    sparse.sparse_init(k)
+    free_area_init_nodes(k)
+    request_standard_resources(k)
+
+
+def _reserve_tables(k: Kernel) -> None:
+    """
+    Take what early boot takes for page tables, per-cpu data and hash tables, where the map does not tell.
+
+    About 2 MiB on the recorded 1 GiB machine, and 3 MiB for each further GiB up to 64. Source: none
+    """
+    if k.hardware.memmap_reserved:
+        return
+    size = 2 * MIB + min(64, k.hardware.total // GIB) * 3 * MIB // 2
+    memblock.memblock_virt_alloc(k, size // k.PAGE_SIZE * k.PAGE_SIZE, k.PAGE_SIZE)
+
+
+def free_area_init_nodes(k: Kernel) -> None:
+    """
+    Give every node its zones: spans from the architecture's limits, present pages from memblock.
+
+    Source: mm/page_alloc.c free_area_init_nodes(), zone_spanned_pages_in_node(), zone_absent_pages_in_node() [v4.9]
+    """
+    limits = k.arch.zone_sizes(k)
+    ranges = list(memblock.for_each_mem_pfn_range(k))
+    for nid, pgdat in k.nodes.items():
+        own = [(start, end) for start, end, owner in ranges if owner == nid or not k.config.NUMA]
+        node_start = min(start for start, _ in own)
+        node_end = max(end for _, end in own)
+        spans, present = [], []
+        low = ranges[0][0]
+        for high in limits:
+            start, end = max(low, node_start), min(high, node_end)
+            if high <= low or start >= end:
+                spans.append((0, 0))
+                present.append(0)
+            else:
+                spans.append((start, end))
+                present.append(sum(max(0, min(b, end) - max(a, start)) for a, b in own))
+            low = max(low, high)
+        page_alloc.free_area_init_node(k, nid, node_start, spans, present)
+        pgdat.node_spanned_pages = node_end - node_start
+
+
+def request_standard_resources(k: Kernel) -> None:
+    """
+    Enter memory and the platform's devices into /proc/iomem.
+
+    NOMAP memory is "reserved". What lies inside System RAM (kernel code, data) goes below it.
+
+    Source: arch/arm64/kernel/setup.c request_standard_resources(), arch/x86/kernel/e820.c e820_reserve_resources()
+    """
+    root = k.iomem_rw()
+    for r in k.hardware.memory:
+        ram = "NOMAP" not in r.flags
+        flags = (IORESOURCE_SYSTEM_RAM if ram else IORESOURCE_MEM) | IORESOURCE_BUSY
+        last = root.child[-1] if root.child else None
+        if last is not None and last.end == r.start - 1 and last.flags == flags and last.name == ("System RAM" if ram else "reserved"):
+            last.end = r.end - 1
+            continue
+        res = Resource(r.start, r.end - 1, "System RAM" if ram else "reserved", flags)
+        resource.request_resource(k, root, res)
+    for ram_region in root.child:
+        for child in k.hardware.ram_children:
+            if ram_region.start <= child.start and child.end <= ram_region.end:
+                ram_region.child.append(Resource(child.start, child.end, child.name, IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY))
+    for region in k.hardware.iomem:
+        _request_region(k, root, region)
+
+
+def _request_region(k: Kernel, parent: Resource, region: Region) -> None:
+    """Enter one platform region with what is inside it; one that conflicts with RAM is left out, as in C. Source: none"""
+    res = Resource(region.start, region.end, region.name, IORESOURCE_MEM | (IORESOURCE_BUSY if region.busy else 0))
+    try:
+        resource.request_resource(k, parent, res)
+    except KernelError:
+        return
+    for child in region.children:
+        _request_region(k, res, child)
+
+
+def mm_init(k: Kernel) -> None:
+    """
+    Zonelists; then memblock's free memory goes to the page allocator.
+
+    Source: init/main.c mm_init(), arch/*/mm/init.c mem_init()
+    """
+    page_alloc.build_all_zonelists(k, None, None)
+    nobootmem.free_all_bootmem(k)
+    k.slab_is_available = True
+    for zone in page_alloc._zones(k):
+        if mmzone.populated_zone(zone):
+            page_alloc.setup_zone_pageset(k, zone)
+            page_alloc.set_zone_contiguous(k, zone)
+
+
+def do_initcalls(k: Kernel) -> None:
+    """Watermarks, memory blocks, nodes; what boot no longer needs is given back. Source: init/main.c do_initcalls()"""
+    page_alloc.init_per_zone_wmark_min(k)
+    memory.memory_dev_init(k)
+    for nid in sorted(k.nodes):
+        node.register_one_node(k, nid)
+    for start, end in k.hardware.freed:
+        page_alloc.free_reserved_area(k, start, end, "initrd" if end - start > 256 * 1024 else "unused kernel")
+
+
+# Processes. The model has none of its own; these pages stand for theirs.
+
+
+def _take(k: Kernel, gfp: Gfp, pages: int, kind: int, flags: int = 0) -> list[tuple[int, int]]:
+    """Allocate about `pages` pages in large pieces first; returns (first pfn, order) of each. Source: none"""
+    taken: list[tuple[int, int]] = []
+    for order in range(min(9, k.MAX_ORDER - 1), -1, -1):
+        while pages >= 1 << order:
+            pfn = page_alloc.__alloc_pages_nodemask(k, replace(gfp, nowarn=True), order, min(k.nodes))
+            if pfn < 0:
+                break
+            set_page_kind(k, pfn, 1 << order, kind, flags)
+            taken.append((pfn, order))
+            pages -= 1 << order
+    return taken
+
+
+def _start_processes(k: Kernel) -> None:
+    """Take the pages the running system takes (`Hardware.footprint`). Source: none"""
+    footprint = k.hardware.footprint
+    _take(k, GFP_KERNEL, footprint.unmovable, KIND_KERNEL, PG_SLAB)
+    _take(k, GFP_KERNEL_RECLAIMABLE, footprint.reclaimable, KIND_SLAB, PG_SLAB)
+    _take(k, GFP_HIGHUSER_MOVABLE, footprint.movable, KIND_FILE, PG_LRU)
+    k.user_pages = ()
+    k.user_generation = k.zonelist_generation
+
+
+def user_space(k: Kernel) -> None:
+    """
+    Let processes come and go: their pages follow the zonelists.
+
+    On a real machine a command that is started allocates its kernel stack, page tables, slab objects and memory from the first
+    zone of the zonelist. Once a hot-added block has given ZONE_NORMAL its first pages, that is where they come from, which is
+    why such a block is not removable a moment later. So: whenever the zonelists have been rebuilt, a handful of pages of each
+    kind is given back and taken anew. Source: none
+    """
+    if k.user_generation == k.zonelist_generation:
+        return
+    for pfn, order in k.user_pages:
+        page_alloc.__free_pages(k, pfn, order)
+    pages = _take(k, GFP_KERNEL, 12, KIND_STACK) + _take(k, GFP_KERNEL, 3, KIND_PAGE_TABLE)
+    pages += _take(k, GFP_KERNEL, 10, KIND_KERNEL, PG_SLAB)
+    pages += _take(k, GFP_HIGHUSER_MOVABLE, 40, KIND_ANON, PG_LRU)
+    for pfn, order in _take(k, GFP_KERNEL_RECLAIMABLE, 1, KIND_SLAB, PG_SLAB):
+        page_alloc.__free_pages(k, pfn, order)
+    k.user_pages = tuple(pages)
+    k.user_generation = k.zonelist_generation
+
+
+def new_task(k: Kernel) -> None:
+    """Start a task that will write a file or plug a device: it gets a pid of its own."""
+    k.tasks.current = max([k.tasks.current, *k.tasks.dead]) + 1
+
+
+def task_died(k: Kernel) -> None:
+    """The running task died of an oops; the locks it holds stay held."""
+    k.tasks.dead |= {k.tasks.current}

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+The driver core's part in onlining: device_online(), the device-hotplug lock.
+
+Source: drivers/base/core.c [v4.9].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memhp.errors import KernelHangError
+from memhp.linux import sched
+from memhp.linux.drivers.base import memory
+from memhp.linux.include.memory import MemoryBlock
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+
+def lock_device_hotplug_sysfs(k: Kernel) -> None:
+    """
+    Take the device-hotplug lock for a write to sysfs; if it is held, the system call is restarted until it is not.
+
+    Raises:
+        KernelHangError: a task that died holds it: the call is restarted for ever.
+
+    Source: drivers/base/core.c lock_device_hotplug_sysfs()
+    """
+    if not sched.mutex_trylock(k.tasks, k.device_hotplug_lock):
+        raise KernelHangError(
+            f"restarts the system call for ever: task {k.device_hotplug_lock.holder} held device_hotplug_lock when it died")
+
+
+def unlock_device_hotplug(k: Kernel) -> None:
+    """Source: drivers/base/core.c unlock_device_hotplug()"""
+    sched.mutex_unlock(k.device_hotplug_lock)
+
+
+def device_online(k: Kernel, dev: MemoryBlock) -> int:
+    """
+    Bring a device online; returns 1 if the driver core believes it is online already.
+
+    Raises:
+        KernelError: what the bus says.
+
+    Source: drivers/base/core.c device_online()
+    """
+    if not dev.dev_offline:
+        return 1
+    memory.memory_subsys_online(k, dev)
+    dev.dev_offline = False
+    return 0

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Nodes in sysfs, and the links between nodes and memory blocks.
+
+Without NUMA there are no node devices and no links.
+
+Source: drivers/base/node.c [v4.9].
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memhp.linux.include import mmzone
+from memhp.linux.include.memory import MemoryBlock
+from memhp.linux.include.mm_types import FLAGS, NODE
+from memhp.linux.include.mmzone import N_ONLINE
+from memhp.linux.include.page_flags import PAGE_INITIALISED
+from memhp.linux.mm import vmstat
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+
+def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> None:
+    """
+    Link a block and a node, if a page of the block that is initialised belongs to the node. Not before the node is online.
+
+    Source: drivers/base/node.c register_mem_sect_under_node() [v4.9]
+    """
+    if not k.config.NUMA or nid not in k.node_states[N_ONLINE] or nid in mem_blk.nodes:
+        return
+    for nr in range(mem_blk.start_section_nr, mem_blk.end_section_nr + 1):
+        section = k.mem_section.get(nr)
+        if section is None or section.memmap is None or not mmzone.present_section(section):
+            continue
+        memmap = section.memmap
+        flags, node = memmap.uniform(FLAGS), memmap.uniform(NODE)
+        if flags is not None and node is not None:
+            found = bool(flags & PAGE_INITIALISED) and node == nid
+        else:
+            found = any(
+                flag & PAGE_INITIALISED and page_nid == nid
+                for flag, page_nid in zip(
+                    memmap.values(FLAGS, 0, memmap.nr_pages), memmap.values(NODE, 0, memmap.nr_pages), strict=True))
+        if found:
+            mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
+            return
+
+
+def link_mem_sections(k: Kernel, nid: int) -> None:
+    """
+    Link every block of a node that has come online.
+
+    Source: drivers/base/node.c link_mem_sections() [v4.9]
+    """
+    pgdat = k.nodes[nid]
+    first = mmzone.pfn_to_section_nr(k, pgdat.node_start_pfn)
+    last = -(-mmzone.pgdat_end_pfn(pgdat) >> k.PFN_SECTION_SHIFT)
+    done = -1
+    for nr in range(first, last):
+        block_id = nr // k.sections_per_block
+        if block_id == done or not mmzone.present_section_nr(k, nr) or block_id not in k.memory_blocks:
+            continue
+        done = block_id
+        register_mem_sect_under_node(k, k.block_rw(block_id), nid)
+
+
+def register_one_node(k: Kernel, nid: int) -> None:
+    """
+    Make the device of a node that is online, and link its blocks.
+
+    Source: drivers/base/node.c register_one_node() [v4.9]
+    """
+    if k.config.NUMA and nid in k.node_states[N_ONLINE]:
+        link_mem_sections(k, nid)
+
+
+def node_read_meminfo(k: Kernel, nid: int) -> str:
+    """
+    /sys/devices/system/node/nodeN/meminfo.
+
+    Source: drivers/base/node.c node_read_meminfo() [v4.9]
+    """
+    shift = k.PAGE_SHIFT - 10
+    zones = k.nodes[nid].node_zones
+    total = sum(zone.managed_pages for zone in zones)
+    free = sum(zone.nr_free_pages for zone in zones)
+    use = vmstat.usage(k, nid)
+    rows = [
+        ("MemTotal", total << shift), ("MemFree", free << shift), ("MemUsed", (total - free) << shift),
+        ("Active", use.anon << shift), ("Inactive", use.file << shift),
+        ("Active(anon)", use.anon << shift), ("Inactive(anon)", 0), ("Active(file)", 0), ("Inactive(file)", use.file << shift),
+        ("Unevictable", 0), ("Mlocked", 0), ("Dirty", 0), ("Writeback", 0),
+        ("FilePages", use.file << shift), ("Mapped", 0), ("AnonPages", use.anon << shift), ("Shmem", 0),
+        ("KernelStack", use.stack << shift), ("PageTables", use.page_table << shift), ("NFS_Unstable", 0), ("Bounce", 0),
+        ("WritebackTmp", 0), ("Slab", use.slab << shift), ("SReclaimable", use.reclaimable << shift),
+        ("SUnreclaim", (use.slab - use.reclaimable) << shift),
+    ]
+    return "".join(f"Node {nid} {name + ':':<15} {value:>8} kB\n" for name, value in rows)
+
+
+def node_read_distance(k: Kernel, nid: int) -> str:
+    """Source: drivers/base/node.c node_read_distance()"""
+    return " ".join("10" if other == nid else "20" for other in sorted(k.node_states[N_ONLINE])) + "\n"

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+The firmware's memory map, as kexec will see it.
+
+Source: drivers/firmware/memmap.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+
+def firmware_map_add_hotplug(k: Kernel, start: int, end: int, type_: str) -> None:
+    """
+    Add hot-added memory [start, end) to the map, if it is not there yet.
+
+    Source: drivers/firmware/memmap.c firmware_map_add_hotplug() [v4.9]
+    """
+    if k.config.FIRMWARE_MEMMAP and (start, end - 1, type_) not in k.firmware_map:
+        k.firmware_map = (*k.firmware_map, (start, end - 1, type_))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+A page's links to its zone and node, and its reference count.
+
+Source: include/linux/mm.h, include/linux/page_ref.h.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from memhp.linux.include.memory_model import page_columns, page_ranges_rw
+from memhp.linux.include.mm_types import NODE, REFCOUNT, ZONE
+from memhp.linux.include.mmzone import Zone
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+
+def page_zonenum(k: Kernel, pfn: int) -> int:
+    return page_columns(k, pfn).get(ZONE, pfn & (k.PAGES_PER_SECTION - 1))
+
+
+def page_to_nid(k: Kernel, pfn: int) -> int:
+    return page_columns(k, pfn).get(NODE, pfn & (k.PAGES_PER_SECTION - 1))
+
+
+def pfn_to_nid(k: Kernel, pfn: int) -> int:
+    """Source: include/linux/mmzone.h pfn_to_nid()"""
+    return page_to_nid(k, pfn)
+
+
+def page_zone(k: Kernel, pfn: int) -> Zone:
+    """Return the zone a page's links name; a struct page nobody initialised names the first zone of node 0."""
+    columns = page_columns(k, pfn)
+    offset = pfn & (k.PAGES_PER_SECTION - 1)
+    return k.nodes[columns.get(NODE, offset)].node_zones[columns.get(ZONE, offset)]
+
+
+def set_page_links(k: Kernel, pfn: int, nr_pages: int, zone: int, nid: int) -> None:
+    """Point a range of pages to a zone of a node."""
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.fill(ZONE, start, end, zone)
+        columns.fill(NODE, start, end, nid)
+
+
+def page_ref_count(k: Kernel, pfn: int) -> int:
+    return page_columns(k, pfn).get(REFCOUNT, pfn & (k.PAGES_PER_SECTION - 1))
+
+
+def init_page_count(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    """_refcount = 1 for a range of pages."""
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.fill(REFCOUNT, start, end, 1)
+
+
+def set_page_count(k: Kernel, pfn: int, nr_pages: int, value: int) -> None:
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.fill(REFCOUNT, start, end, value)

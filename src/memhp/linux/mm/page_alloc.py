@@ -1,0 +1,947 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+The page allocator: zones being set up, free lists, watermarks.
+
+The parts. A zone's free pages lie in `free_area[order].free_list[migratetype]`; freeing merges buddies upwards, allocating
+splits downwards. A pageblock (2^pageblock_order pages) has a migratetype, and an allocation that finds no free page of its own
+type steals from another, taking the whole pageblock with it when it can: that is how one kernel allocation makes a hot-added
+block unremovable. Watermarks keep some pages of each zone back; they are recomputed whenever memory goes online.
+
+The per-cpu page lists of C are not kept: a freed page goes to the buddy lists at once, as if the lists were drained, which is
+what a quiet machine looks like.
+
+Locks: free lists under zone->lock; zonelists_mutex around rebuilding zonelists and watermarks.
+
+Source: mm/page_alloc.c [v4.9].
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from memhp.linux import sched
+from memhp.linux.bug import printk
+from memhp.linux.include import mm, mmzone
+from memhp.linux.include.gfp import Gfp
+from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
+from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE
+from memhp.linux.include.mmzone import (
+    MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_RECLAIMABLE, MIGRATE_TYPES, MIGRATE_UNMOVABLE, WMARK_HIGH,
+    WMARK_LOW, WMARK_MIN, FreeArea, PglistData, Zone,
+)
+from memhp.linux.include.numa import MAX_NUMNODES
+from memhp.linux.include.page_flags import (
+    KIND_NONE, PAGE_INITIALISED, PG_HWPOISON, PG_LRU, PG_RESERVED, ClearPageReserved, SetPageReserved,
+)
+from memhp.linux.mm import vmstat
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+MEMMAP_EARLY = "MEMMAP_EARLY"
+MEMMAP_HOTPLUG = "MEMMAP_HOTPLUG"
+
+_FALLBACKS = {
+    MIGRATE_UNMOVABLE: (MIGRATE_RECLAIMABLE, MIGRATE_MOVABLE),
+    MIGRATE_RECLAIMABLE: (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE),
+    MIGRATE_MOVABLE: (MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE),
+}
+_WATERMARK_SCALE_FACTOR = 10
+_LOWMEM_RESERVE_RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32, "Movable": 32, "Device": 32}
+
+
+# Pageblocks
+
+
+def get_pageblock_migratetype(k: Kernel, pfn: int) -> int:
+    """Return the migratetype of the pageblock a pfn lies in; UNMOVABLE where there is no usemap."""
+    section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
+    usemap = None if section is None else section.pageblock_flags
+    if usemap is None:
+        return MIGRATE_UNMOVABLE
+    if isinstance(usemap, int):
+        return usemap
+    return usemap[(pfn & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order]
+
+
+def set_pfnblock_flags_mask(k: Kernel, pfn: int, nr_pages: int, migratetype: int) -> None:
+    """Write the migratetype of every pageblock that begins in [pfn, pfn + nr_pages), within one section."""
+    section = k.section_rw(pfn >> k.PFN_SECTION_SHIFT)
+    if nr_pages == k.PAGES_PER_SECTION:
+        section.pageblock_flags = migratetype
+        return
+    usemap = section.pageblock_flags
+    first = (pfn & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order
+    if usemap is None or usemap == migratetype:
+        return
+    if isinstance(usemap, int):
+        usemap = section.pageblock_flags = bytearray([usemap]) * (k.PAGES_PER_SECTION >> k.pageblock_order)
+    count = max(1, nr_pages >> k.pageblock_order)
+    usemap[first : first + count] = bytes([migratetype]) * count
+
+
+def set_pageblock_migratetype(k: Kernel, pfn: int, migratetype: int, nr_pages: int = 1) -> None:
+    """
+    Give a pageblock (with `nr_pages`: all that begin in the range, inside one section) a migratetype.
+
+    Source: mm/page_alloc.c set_pageblock_migratetype()
+    """
+    if k.page_group_by_mobility_disabled and migratetype < MIGRATE_PCPTYPES:
+        migratetype = MIGRATE_UNMOVABLE
+    set_pfnblock_flags_mask(k, pfn, nr_pages, migratetype)
+
+
+# Freeing
+
+
+def _take_buddy(lists: list[OrderedDict[int, None]], pfn: int) -> bool:
+    """Take `pfn` off whichever list of its order it is on; False if it is on none. Source: page_is_buddy() and list_del()"""
+    for pages in lists:
+        if pfn in pages:
+            del pages[pfn]
+            return True
+    return False
+
+
+def _has_isolate_pageblock(k: Kernel, zone: Zone, pfn: int, buddy: int, migratetype: int) -> bool:
+    """Whether merging with `buddy` would join an isolated pageblock with another. Source: __free_one_page()"""
+    if not zone.nr_isolate_pageblock:
+        return False
+    other = get_pageblock_migratetype(k, buddy)
+    return migratetype != other and MIGRATE_ISOLATE in (migratetype, other)
+
+
+def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: int) -> None:
+    """
+    Put 2^order pages on the free lists, merging with free buddies.
+
+    Context: zone->lock held.
+    Source: mm/page_alloc.c __free_one_page() [v4.9]
+    """
+    area = k.free_area_rw(zone)
+    if migratetype != MIGRATE_ISOLATE:
+        zone.nr_free_pages += 1 << order
+    free_list = area.free_list
+    nr_free = area.nr_free
+    top = k.MAX_ORDER - 1
+    while order < top:
+        buddy = pfn ^ (1 << order)
+        if order >= k.pageblock_order and _has_isolate_pageblock(k, zone, pfn, buddy, migratetype):
+            break
+        if not _take_buddy(free_list[order], buddy):
+            break
+        nr_free[order] -= 1
+        pfn &= buddy
+        order += 1
+    nr_free[order] += 1
+    if order == top:
+        area.blocks[migratetype].add(pfn, pfn + (1 << order))
+        return
+    pages = free_list[order][migratetype]
+    pages[pfn] = None
+    if order < k.MAX_ORDER - 2:
+        # If the next-higher buddy is free too, the two are likely to merge soon: use this one last.
+        combined = pfn & ~(1 << order)
+        higher_buddy = combined ^ (1 << (order + 1))
+        if any(higher_buddy in lists for lists in free_list[order + 1]):
+            pages.move_to_end(pfn, last=False)
+
+
+def free_one_page(k: Kernel, zone: Zone, pfn: int, order: int, migratetype: int) -> None:
+    """Source: mm/page_alloc.c free_one_page()"""
+    __free_one_page(k, pfn, zone, order, migratetype)
+
+
+def __free_pages_ok(k: Kernel, pfn: int, order: int) -> None:
+    """Source: mm/page_alloc.c __free_pages_ok()"""
+    nr_pages = 1 << order
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.fill(REFCOUNT, start, end, 0)
+        columns.fill(KIND, start, end, KIND_NONE)
+        columns.clear_bits(FLAGS, start, end, 0xFF & ~(PAGE_INITIALISED | PG_HWPOISON))
+    free_one_page(k, mm.page_zone(k, pfn), pfn, order, get_pageblock_migratetype(k, pfn))
+
+
+def __free_pages(k: Kernel, pfn: int, order: int) -> None:
+    """
+    Give back what __alloc_pages_nodemask() handed out.
+
+    Source: mm/page_alloc.c __free_pages()
+    """
+    __free_pages_ok(k, pfn, order)
+
+
+def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Cut [start, end) where the migratetype of pageblocks changes: (start, end, migratetype). Source: none"""
+    mask = k.PAGES_PER_SECTION - 1
+    step = k.pageblock_nr_pages
+    while start < end:
+        stop = min(end, (start | mask) + 1)
+        section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
+        if section is None or isinstance(section.pageblock_flags, bytearray):
+            stop = min(stop, (start | (step - 1)) + 1)
+        yield start, stop, get_pageblock_migratetype(k, start)
+        start = stop
+
+
+def _free_pages_range(k: Kernel, zone: Zone, start: int, end: int) -> None:
+    """
+    Free every page of [start, end), all of `zone`, in ascending order; refcounts and flags are dealt with already.
+
+    The same lists come out as from freeing page by page: largest blocks land on the list's head one after the other, the
+    unaligned rest merges as __free_one_page() does. Source: none
+    """
+    size = 1 << (k.MAX_ORDER - 1)
+    first, last = -(-start // size) * size, end // size * size
+    if first >= last:
+        _free_small(k, zone, start, end)
+        return
+    _free_small(k, zone, start, first)
+    area = k.free_area_rw(zone)
+    for run_start, run_end, migratetype in _migratetype_runs(k, first, last):
+        area.blocks[migratetype].add(run_start, run_end)
+        area.nr_free[k.MAX_ORDER - 1] += (run_end - run_start) // size
+        if migratetype != MIGRATE_ISOLATE:
+            zone.nr_free_pages += run_end - run_start
+    _free_small(k, zone, last, end)
+
+
+def _free_small(k: Kernel, zone: Zone, start: int, end: int) -> None:
+    """Free [start, end) in the largest aligned pieces. Source: mm/nobootmem.c __free_pages_memory()"""
+    while start < end:
+        order = min(k.MAX_ORDER - 1, (start & -start).bit_length() - 1) if start else k.MAX_ORDER - 1
+        while start + (1 << order) > end:
+            order -= 1
+        __free_one_page(k, start, zone, order, get_pageblock_migratetype(k, start))
+        start += 1 << order
+
+
+def adjust_managed_page_count(k: Kernel, pfn: int, count: int) -> None:
+    """Source: mm/page_alloc.c adjust_managed_page_count()"""
+    mm.page_zone(k, pfn).managed_pages += count
+    k.totalram_pages += count
+
+
+def __free_reserved_page(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Turn reserved pages into free ones: a range of one zone, in ascending order.
+
+    Source: include/linux/mm.h __free_reserved_page()
+    """
+    zone = mm.page_zone(k, pfn)
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.clear_bits(FLAGS, start, end, 0xFF & ~(PAGE_INITIALISED | PG_HWPOISON))
+        columns.fill(REFCOUNT, start, end, 0)
+        columns.fill(KIND, start, end, KIND_NONE)
+    _free_pages_range(k, zone, pfn, pfn + nr_pages)
+
+
+def free_reserved_area(k: Kernel, start: int, end: int, s: str) -> int:
+    """
+    Give back memory that boot no longer needs, bytes [start, end), whole pages only; returns the number of pages.
+
+    Source: mm/page_alloc.c free_reserved_area()
+    """
+    pfn, end_pfn = -(-start >> k.PAGE_SHIFT), end >> k.PAGE_SHIFT
+    if pfn >= end_pfn:
+        return 0
+    for piece, stop in _zone_pieces(k, pfn, end_pfn):
+        ClearPageReserved(k, piece, stop - piece)
+        __free_reserved_page(k, piece, stop - piece)
+        adjust_managed_page_count(k, piece, stop - piece)
+    printk(k.log, f"Freeing {s} memory: {(end_pfn - pfn) << (k.PAGE_SHIFT - 10)}K")
+    return end_pfn - pfn
+
+
+def _zone_pieces(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut [start, end) where the pages' zone changes. Source: none"""
+    while start < end:
+        zone = mm.page_zone(k, start)
+        stop = min(end, mmzone.zone_end_pfn(zone)) if mmzone.zone_spans_pfn(zone, start) else end
+        yield start, stop
+        start = stop
+
+
+# Allocating
+
+
+def _first_free(area: FreeArea, order: int, migratetype: int, top: int) -> int:
+    """Return the head of a free list, or -1. Source: list_first_entry_or_null()"""
+    if order == top:
+        blocks = area.blocks[migratetype]
+        return blocks.first() if blocks.runs else -1
+    pages = area.free_list[order][migratetype]
+    return next(reversed(pages)) if pages else -1
+
+
+def _del_page(area: FreeArea, order: int, migratetype: int, pfn: int, top: int) -> None:
+    """list_del() from a known list. Source: none"""
+    if order == top:
+        area.blocks[migratetype].remove(pfn)
+    else:
+        del area.free_list[order][migratetype][pfn]
+    area.nr_free[order] -= 1
+
+
+def expand(area: FreeArea, pfn: int, low: int, high: int, migratetype: int) -> None:
+    """Split a block of order `high` down to `low`; the upper halves go on the free lists. Source: mm/page_alloc.c expand()"""
+    while high > low:
+        high -= 1
+        area.free_list[high][migratetype][pfn + (1 << high)] = None
+        area.nr_free[high] += 1
+
+
+def __rmqueue_smallest(k: Kernel, zone: Zone, order: int, migratetype: int) -> int:
+    """Take the smallest block that fits from the lists of one migratetype; -1 if there is none."""
+    area = k.free_area_rw(zone)
+    top = k.MAX_ORDER - 1
+    for current_order in range(order, k.MAX_ORDER):
+        pfn = _first_free(area, current_order, migratetype, top)
+        if pfn < 0:
+            continue
+        _del_page(area, current_order, migratetype, pfn, top)
+        expand(area, pfn, order, current_order, migratetype)
+        return pfn
+    return -1
+
+
+def can_steal_fallback(k: Kernel, order: int, start_mt: int) -> bool:
+    """Source: mm/page_alloc.c can_steal_fallback() [v4.9]"""
+    if order >= k.pageblock_order:
+        return True
+    return (
+        order >= k.pageblock_order // 2
+        or start_mt in (MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE)
+        or k.page_group_by_mobility_disabled
+    )
+
+
+def find_suitable_fallback(k: Kernel, area: FreeArea, order: int, migratetype: int) -> tuple[int, bool]:
+    """Return (another migratetype with a free block of this order or -1, whether its pageblock may be taken over)."""
+    if area.nr_free[order] == 0:
+        return -1, False
+    top = k.MAX_ORDER - 1
+    for fallback_mt in _FALLBACKS[migratetype]:
+        if _first_free(area, order, fallback_mt, top) >= 0:
+            return fallback_mt, can_steal_fallback(k, order, migratetype)
+    return -1, False
+
+
+def move_freepages(k: Kernel, zone: Zone, start: int, end: int, migratetype: int) -> int:
+    """Move the free pages of [start, end), one pageblock, to the lists of a migratetype; returns how many pages."""
+    area = k.free_area_rw(zone)
+    moved = 0
+    top = k.MAX_ORDER - 1
+    for order in range(top):
+        for mt in range(MIGRATE_TYPES):
+            pages = area.free_list[order][mt]
+            if mt == migratetype:
+                moved += sum(1 << order for pfn in pages if start <= pfn < end)
+                continue
+            found = sorted(pfn for pfn in pages if start <= pfn < end)
+            for pfn in found:
+                del pages[pfn]
+                area.free_list[order][migratetype][pfn] = None
+            moved += len(found) << order
+    size = 1 << top
+    for mt in range(MIGRATE_TYPES):
+        for pfn in range(start - start % size, end, size):
+            if pfn >= start and pfn in area.blocks[mt]:
+                if mt != migratetype:
+                    area.blocks[mt].remove(pfn)
+                    area.blocks[migratetype].add(pfn, pfn + size)
+                moved += size
+    return moved
+
+
+def move_freepages_block(k: Kernel, zone: Zone, pfn: int, migratetype: int) -> int:
+    """Source: mm/page_alloc.c move_freepages_block() [v4.9]"""
+    start_pfn = pfn & ~(k.pageblock_nr_pages - 1)
+    end_pfn = start_pfn + k.pageblock_nr_pages - 1
+    start = start_pfn if mmzone.zone_spans_pfn(zone, start_pfn) else pfn
+    if not mmzone.zone_spans_pfn(zone, end_pfn):
+        return 0
+    return move_freepages(k, zone, start, end_pfn + 1, migratetype)
+
+
+def change_pageblock_range(k: Kernel, pfn: int, start_order: int, migratetype: int) -> None:
+    """Source: mm/page_alloc.c change_pageblock_range()"""
+    for block in range(pfn, pfn + (1 << start_order), k.pageblock_nr_pages):
+        set_pageblock_migratetype(k, block, migratetype)
+
+
+def steal_suitable_fallback(k: Kernel, zone: Zone, pfn: int, current_order: int, start_type: int) -> None:
+    """Take over the pageblock of a free page of another type, whole or in part. Source: steal_suitable_fallback() [v4.9]"""
+    if current_order >= k.pageblock_order:
+        change_pageblock_range(k, pfn, current_order, start_type)
+        return
+    pages = move_freepages_block(k, zone, pfn, start_type)
+    if pages >= 1 << (k.pageblock_order - 1) or k.page_group_by_mobility_disabled:
+        set_pageblock_migratetype(k, pfn, start_type)
+
+
+def __rmqueue_fallback(k: Kernel, zone: Zone, order: int, start_migratetype: int) -> int:
+    """Take from the largest free block of another migratetype; -1 if there is none. Source: __rmqueue_fallback() [v4.9]"""
+    area = k.free_area_rw(zone)
+    top = k.MAX_ORDER - 1
+    for current_order in range(top, order - 1, -1):
+        fallback_mt, can_steal = find_suitable_fallback(k, area, current_order, start_migratetype)
+        if fallback_mt == -1:
+            continue
+        pfn = _first_free(area, current_order, fallback_mt, top)
+        if can_steal:
+            steal_suitable_fallback(k, zone, pfn, current_order, start_migratetype)
+        on = start_migratetype if can_steal and current_order < k.pageblock_order else fallback_mt
+        if current_order == top:
+            if pfn not in area.blocks[on]:
+                on = fallback_mt
+        elif pfn not in area.free_list[current_order][on]:
+            on = fallback_mt
+        _del_page(area, current_order, on, pfn, top)
+        expand(area, pfn, order, current_order, start_migratetype)
+        return pfn
+    return -1
+
+
+def __rmqueue(k: Kernel, zone: Zone, order: int, migratetype: int) -> int:
+    """Source: mm/page_alloc.c __rmqueue()"""
+    pfn = __rmqueue_smallest(k, zone, order, migratetype)
+    if pfn < 0:
+        pfn = __rmqueue_fallback(k, zone, order, migratetype)
+    return pfn
+
+
+def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx: int) -> bool:
+    """
+    Whether an allocation leaves the zone above `mark` and finds a block of its order.
+
+    Source: mm/page_alloc.c __zone_watermark_ok() [v4.9]
+    """
+    if z.nr_free_pages - ((1 << order) - 1) <= mark + z.lowmem_reserve[classzone_idx]:
+        return False
+    if not order:
+        return True
+    area = z.free_area
+    if area is None:
+        return False
+    top = k.MAX_ORDER - 1
+    return any(
+        area.nr_free[o] and _first_free(area, o, mt, top) >= 0
+        for o in range(order, k.MAX_ORDER) for mt in range(MIGRATE_PCPTYPES)
+    )
+
+
+def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int) -> int:
+    """
+    Walk the node's zonelist for 2^order pages; returns the first pfn, or -1.
+
+    Args:
+        mark: WMARK_LOW or WMARK_MIN.
+
+    Source: mm/page_alloc.c get_page_from_freelist()
+    """
+    high_zoneidx = k.ZONE_MOVABLE if gfp.movable_zone else k.ZONE_NORMAL
+    classzone_idx = -1
+    for zone_nid, idx in k.nodes[nid].node_zonelist:
+        if idx > high_zoneidx:
+            continue
+        zone = k.nodes[zone_nid].node_zones[idx]
+        if classzone_idx < 0:
+            classzone_idx = idx
+        if not __zone_watermark_ok(k, zone, order, zone.watermark[mark], classzone_idx):
+            continue
+        pfn = __rmqueue(k, zone, order, gfp.migratetype)
+        if pfn >= 0:
+            zone.nr_free_pages -= 1 << order
+            prep_new_page(k, pfn, order)
+            return pfn
+    return -1
+
+
+def prep_new_page(k: Kernel, pfn: int, order: int) -> None:
+    """Give the first page of a block its reference. Source: mm/page_alloc.c prep_new_page()"""
+    if k.mem_section[pfn >> k.PFN_SECTION_SHIFT].owner is not k.token:
+        k.section_rw(pfn >> k.PFN_SECTION_SHIFT)
+    page_columns(k, pfn).fill(REFCOUNT, pfn & (k.PAGES_PER_SECTION - 1), (pfn & (k.PAGES_PER_SECTION - 1)) + 1, 1)
+
+
+def __alloc_pages_nodemask(k: Kernel, gfp: Gfp, order: int, nid: int) -> int:
+    """
+    Allocate 2^order pages, near `nid`; returns the first pfn, or -1 when memory ran out.
+
+    Nothing can be reclaimed in the model, so the slow path is one more attempt down to the minimum watermark. (Order-0
+    requests would wake the OOM killer on a real machine; here they fail.)
+
+    Source: mm/page_alloc.c __alloc_pages_nodemask(), __alloc_pages_slowpath()
+    """
+    pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_LOW)
+    if pfn < 0:
+        pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_MIN)
+    if pfn < 0 and not gfp.nowarn:
+        printk(k.log, f"page allocation failure: order:{order}, mode:{gfp.name}")
+    return pfn
+
+
+# Zones and their memmap
+
+
+def __init_single_page(k: Kernel, pfn: int, nr_pages: int, zone: int, nid: int) -> None:
+    """
+    Initialise a range of struct pages of one section: links, refcount 1, mapcount reset, empty LRU head.
+
+    Source: mm/page_alloc.c __init_single_page() [v4.9]
+    """
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.fill(ZONE, start, end, zone)
+        columns.fill(NODE, start, end, nid)
+        columns.fill(REFCOUNT, start, end, 1)
+        columns.set_bits(FLAGS, start, end, PAGE_INITIALISED)
+
+
+def _not_early(k: Kernel, start: int, end: int, zone: int, nid: int) -> None:
+    """The label `not_early` of memmap_init_zone(), for pfns [start, end). Source: mm/page_alloc.c memmap_init_zone()"""
+    mask = k.PAGES_PER_SECTION - 1
+    blocks = k.pageblock_nr_pages
+    while start < end:
+        stop = min(end, (start | mask) + 1)
+        __init_single_page(k, start, stop - start, zone, nid)
+        first = -(-start // blocks) * blocks
+        if first < stop:
+            set_pageblock_migratetype(k, first, MIGRATE_MOVABLE, stop - first if stop - first >= blocks else 1)
+        start = stop
+
+
+def memmap_init_zone(k: Kernel, size: int, nid: int, zone: int, start_pfn: int, context: str) -> None:
+    """
+    Initialise the struct pages of a range.
+
+    With MEMMAP_EARLY a pfn is skipped unless early_pfn_valid() and of this node. With MEMMAP_HOTPLUG control goes to
+    `not_early` before either is asked: every page is initialised, whatever pfn_valid() would say.
+
+    Source: mm/page_alloc.c memmap_init_zone() [v4.9]
+    """
+    end_pfn = start_pfn + size
+    if k.highest_memmap_pfn < end_pfn - 1:
+        k.highest_memmap_pfn = end_pfn - 1
+    if context != MEMMAP_EARLY:
+        _not_early(k, start_pfn, end_pfn, zone, nid)
+        return
+    for run_start, run_end, valid in mmzone.early_pfn_valid(k, start_pfn, end_pfn):
+        if not valid:
+            continue
+        for piece_start, piece_end in _early_pfn_in_nid(k, run_start, run_end, nid):
+            _not_early(k, piece_start, piece_end, zone, nid)
+
+
+def _early_pfn_in_nid(k: Kernel, start: int, end: int, nid: int) -> Iterator[tuple[int, int]]:
+    """The parts of [start, end) that no other node's memory covers. Source: mm/page_alloc.c early_pfn_in_nid()"""
+    for region in k.memblock.memory.regions:
+        if region.nid == nid or region.nid >= MAX_NUMNODES:
+            continue
+        low, high = region.base >> k.PAGE_SHIFT, (region.base + region.size) >> k.PAGE_SHIFT
+        if high <= start or low >= end:
+            continue
+        if start < low:
+            yield start, low
+        start = max(start, high)
+        if start >= end:
+            return
+    if start < end:
+        yield start, end
+
+
+
+
+
+def zone_init_free_lists(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c zone_init_free_lists()"""
+    zone.free_area = FreeArea(k.MAX_ORDER, k.token)
+
+
+def init_currently_empty_zone(k: Kernel, zone: Zone, zone_start_pfn: int, size: int) -> None:
+    """
+    Make an empty zone usable.
+
+    Source: mm/page_alloc.c init_currently_empty_zone() [v4.9]
+    """
+    pgdat = k.nodes[zone.nid]
+    pgdat.nr_zones = zone.idx + 1
+    zone.zone_start_pfn = zone_start_pfn
+    zone_init_free_lists(k, zone)
+    zone.initialized = True
+
+
+def calc_memmap_size(k: Kernel, spanned_pages: int, present_pages: int) -> int:
+    """Return how many pages the memmap of a zone takes. Source: mm/page_alloc.c calc_memmap_size()"""
+    pages = present_pages if spanned_pages > present_pages + (present_pages >> 4) else spanned_pages
+    return -(-pages * 64 // k.PAGE_SIZE)
+
+
+def free_area_init_core(k: Kernel, pgdat: PglistData) -> None:
+    """
+    Set up the zones of a node whose spans are known: free lists, memmap, a first guess of managed pages.
+
+    Source: mm/page_alloc.c free_area_init_core() [v4.9]
+    """
+    for zone in pgdat.node_zones:
+        size = zone.spanned_pages
+        freesize = zone.present_pages
+        memmap_pages = calc_memmap_size(k, size, freesize)
+        if freesize >= memmap_pages:
+            freesize -= memmap_pages
+        zone.managed_pages = freesize
+        if not size:
+            continue
+        start = zone.zone_start_pfn
+        init_currently_empty_zone(k, zone, start, size)
+        memmap_init_zone(k, size, pgdat.node_id, zone.idx, start, MEMMAP_EARLY)
+
+
+def free_area_init_node(
+    k: Kernel, nid: int, node_start_pfn: int, spans: list[tuple[int, int]], present: list[int],
+) -> None:
+    """
+    Set up a node.
+
+    Args:
+        spans: [start, end) pfns of each zone; equal ends for an empty one.
+        present: Pages of each zone that memblock calls memory.
+
+    Source: mm/page_alloc.c free_area_init_node(), calculate_node_totalpages() [v4.9]
+    """
+    pgdat = k.nodes[nid]
+    pgdat.node_start_pfn = node_start_pfn
+    pgdat.node_spanned_pages = sum(end - start for start, end in spans)
+    pgdat.node_present_pages = sum(present)
+    for zone, (start, end), pages in zip(pgdat.node_zones, spans, present, strict=True):
+        zone.zone_start_pfn = start if end > start else 0
+        zone.spanned_pages = end - start
+        zone.present_pages = pages
+    free_area_init_core(k, pgdat)
+
+
+def __pageblock_pfn_to_page(k: Kernel, start_pfn: int, end_pfn: int, zone: Zone) -> int | None:
+    """
+    Return the first pfn of a pageblock if its ends are valid and in `zone`, else None.
+
+    Source: mm/page_alloc.c __pageblock_pfn_to_page()
+    """
+    end_pfn -= 1
+    if not mmzone.pfn_valid(k, start_pfn) or not mmzone.pfn_valid(k, end_pfn):
+        return None
+    if mm.page_zone(k, start_pfn) is not zone:
+        return None
+    if mm.page_zone(k, end_pfn) is not zone:
+        return None
+    return start_pfn
+
+
+def set_zone_contiguous(k: Kernel, zone: Zone) -> None:
+    """
+    Find out whether a zone has no hole: the ends of every pageblock are valid and in the zone.
+
+    Sections whose pages all have one zone are judged whole, by the runs of pfn_valid(); others pageblock by pageblock.
+
+    Source: mm/page_alloc.c set_zone_contiguous() [v4.9]
+    """
+    zone_end = mmzone.zone_end_pfn(zone)
+    start = zone.zone_start_pfn
+    step = k.PAGES_PER_SECTION
+    while start < zone_end:
+        end = min(zone_end, start - start % step + step)
+        if not _section_contiguous(k, start, end, zone):
+            return
+        start = end
+    zone.contiguous = True
+
+
+def _section_contiguous(k: Kernel, start: int, end: int, zone: Zone) -> bool:
+    """The part of set_zone_contiguous() for [start, end), inside one section. Source: none"""
+    section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
+    runs = mmzone.pfn_valid_runs(k, start, end)
+    columns = None if section is None else section.memmap
+    if columns is not None and len(runs) == 1 and columns.uniform(ZONE) == zone.idx and columns.uniform(NODE) == zone.nid:
+        return runs[0][2]
+    blocks = k.pageblock_nr_pages
+    while start < end:
+        stop = min(end, start - start % blocks + blocks)
+        if __pageblock_pfn_to_page(k, start, stop, zone) is None:
+            return False
+        start = stop
+    return True
+
+
+def clear_zone_contiguous(zone: Zone) -> None:
+    """Source: mm/page_alloc.c clear_zone_contiguous()"""
+    zone.contiguous = False
+
+
+# What the sizes of zones decide: zonelists, per-cpu lists, watermarks
+
+
+def _zones(k: Kernel) -> Iterator[Zone]:
+    """for_each_zone(): of online nodes, lowest first. Source: include/linux/mmzone.h"""
+    for nid in sorted(k.nodes):
+        if nid in k.node_states[mmzone.N_ONLINE]:
+            yield from k.nodes[nid].node_zones
+
+
+def nr_free_zone_pages(k: Kernel, offset: int) -> int:
+    """Count managed pages above the high watermark in zones up to index `offset`. Source: nr_free_zone_pages()"""
+    nid = min(k.nodes)
+    total = 0
+    for zone_nid, idx in k.nodes[nid].node_zonelist:
+        if idx <= offset:
+            zone = k.nodes[zone_nid].node_zones[idx]
+            high = zone.watermark[WMARK_HIGH]
+            if zone.managed_pages > high:
+                total += zone.managed_pages - high
+    return total
+
+
+def nr_free_buffer_pages(k: Kernel) -> int:
+    """Source: mm/page_alloc.c nr_free_buffer_pages()"""
+    return nr_free_zone_pages(k, k.ZONE_NORMAL)
+
+
+def nr_free_pagecache_pages(k: Kernel) -> int:
+    """Source: mm/page_alloc.c nr_free_pagecache_pages()"""
+    return nr_free_zone_pages(k, k.ZONE_MOVABLE)
+
+
+def build_zonelists_node(k: Kernel, pgdat: PglistData) -> list[tuple[int, int]]:
+    """The zones of one node that have pages, highest first. Source: build_zonelists_node(), check_highest_zone()"""
+    found = []
+    for zone in reversed(pgdat.node_zones):
+        if mmzone.managed_zone(zone):
+            found.append((pgdat.node_id, zone.idx))
+            if zone.idx > k.policy_zone and zone.idx != k.ZONE_MOVABLE:
+                k.policy_zone = zone.idx
+    return found
+
+
+def build_zonelists(k: Kernel, pgdat: PglistData) -> None:
+    """
+    Order the zones a node allocates from: its own, then the others' by number.
+
+    Source: mm/page_alloc.c build_zonelists() [v4.9], without node distances
+    """
+    nids = sorted(nid for nid in k.nodes if nid in k.node_states[mmzone.N_ONLINE])
+    order = [pgdat.node_id, *(n for n in nids if n > pgdat.node_id), *(n for n in nids if n < pgdat.node_id)]
+    pgdat.node_zonelist = tuple(entry for nid in order for entry in build_zonelists_node(k, k.nodes[nid]))
+
+
+def zone_batchsize(k: Kernel, zone: Zone) -> int:
+    """Source: mm/page_alloc.c zone_batchsize() [v4.9]"""
+    batch = zone.managed_pages // 1024
+    if batch * k.PAGE_SIZE > 512 * 1024:
+        batch = 512 * 1024 // k.PAGE_SIZE
+    batch = max(1, batch // 4)
+    return (1 << ((batch + batch // 2).bit_length() - 1)) - 1
+
+
+def pageset_set_high_and_batch(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c pageset_set_high_and_batch(), pageset_set_batch()"""
+    batch = zone_batchsize(k, zone)
+    zone.pcp_high = 6 * batch
+    zone.pcp_batch = max(1, batch)
+
+
+def zone_pageset_init(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c zone_pageset_init()"""
+    pageset_set_high_and_batch(k, zone)
+
+
+def setup_zone_pageset(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c setup_zone_pageset()"""
+    zone_pageset_init(k, zone)
+
+
+def zone_pcp_update(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c zone_pcp_update()"""
+    pageset_set_high_and_batch(k, zone)
+
+
+def zone_pcp_reset(zone: Zone) -> None:
+    """Source: mm/page_alloc.c zone_pcp_reset()"""
+    zone.pcp_high = 0
+    zone.pcp_batch = 1
+
+
+def build_all_zonelists(k: Kernel, pgdat: PglistData | None, zone: Zone | None) -> None:
+    """
+    Rebuild the zonelists of every node (and of `pgdat`, which is not online yet); give `zone` its per-cpu lists first.
+
+    Context: zonelists_mutex held, or boot.
+    Source: mm/page_alloc.c build_all_zonelists() [v4.9]
+    """
+    if k.system_running and zone is not None:
+        setup_zone_pageset(k, zone)
+    if pgdat is not None and pgdat.node_id not in k.node_states[mmzone.N_ONLINE]:
+        build_zonelists(k, pgdat)
+    for nid in sorted(k.node_states[mmzone.N_ONLINE]):
+        build_zonelists(k, k.nodes[nid])
+    k.zonelist_generation += 1
+    k.vm_total_pages = nr_free_pagecache_pages(k)
+    k.page_group_by_mobility_disabled = k.vm_total_pages < k.pageblock_nr_pages * MIGRATE_TYPES
+    order = "Node" if k.config.NUMA else "Zone"
+    grouping = "off" if k.page_group_by_mobility_disabled else "on"
+    nodes = len(k.node_states[mmzone.N_ONLINE])
+    printk(k.log, f"Built {nodes} zonelists in {order} order, mobility grouping {grouping}.  Total pages: {k.vm_total_pages}")
+    if k.config.NUMA:
+        printk(k.log, f"Policy zone: {k.config.zones[k.policy_zone]}")
+
+
+def calculate_totalreserve_pages(k: Kernel) -> None:
+    """Source: mm/page_alloc.c calculate_totalreserve_pages()"""
+    for nid in k.node_states[mmzone.N_ONLINE]:
+        pgdat = k.nodes[nid]
+        pgdat.totalreserve_pages = sum(
+            min(zone.managed_pages, max(zone.lowmem_reserve[zone.idx :]) + zone.watermark[WMARK_HIGH])
+            for zone in pgdat.node_zones)
+
+
+def setup_per_zone_wmarks(k: Kernel) -> None:
+    """
+    Share min_free_kbytes out among the zones.
+
+    Source: mm/page_alloc.c __setup_per_zone_wmarks() [v4.9]
+    """
+    pages_min = k.min_free_kbytes >> (k.PAGE_SHIFT - 10)
+    zones = list(_zones(k))
+    lowmem_pages = sum(zone.managed_pages for zone in zones)
+    for zone in zones:
+        managed = zone.managed_pages
+        low = pages_min * managed // lowmem_pages if lowmem_pages else 0
+        step = max(low >> 2, managed * _WATERMARK_SCALE_FACTOR // 10000)
+        zone.watermark = (low, low + step, low + step * 2)
+    calculate_totalreserve_pages(k)
+
+
+def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
+    """Source: mm/page_alloc.c setup_per_zone_lowmem_reserve()"""
+    ratios = [_LOWMEM_RESERVE_RATIO[name] for name in k.config.zones]
+    for nid in k.node_states[mmzone.N_ONLINE]:
+        zones = k.nodes[nid].node_zones
+        for i, zone in enumerate(zones):
+            above = 0
+            reserve = [0] * len(zones)
+            for j in range(i + 1, len(zones)):
+                above += zones[j].managed_pages
+                reserve[j] = above // ratios[i]
+            zone.lowmem_reserve = tuple(reserve)
+    calculate_totalreserve_pages(k)
+
+
+def init_per_zone_wmark_min(k: Kernel) -> None:
+    """
+    Choose min_free_kbytes from the memory there is, then set watermarks, counters' thresholds and reserves.
+
+    Source: mm/page_alloc.c init_per_zone_wmark_min() [v4.9]
+    """
+    lowmem_kbytes = nr_free_buffer_pages(k) * (k.PAGE_SIZE >> 10)
+    k.min_free_kbytes = min(65536, max(128, isqrt(lowmem_kbytes * 16)))
+    setup_per_zone_wmarks(k)
+    vmstat.refresh_zone_stat_thresholds(k)
+    setup_per_zone_lowmem_reserve(k)
+
+
+# What offlining would meet
+
+
+def has_unmovable_pages(k: Kernel, zone: Zone, pfn: int, count: int, skip_hwpoisoned_pages: bool) -> bool:
+    """
+    Whether a pageblock holds more than `count` pages that cannot be moved away.
+
+    Source: mm/page_alloc.c has_unmovable_pages() [v4.9]
+    """
+    if zone.idx == k.ZONE_MOVABLE:
+        return False
+    if get_pageblock_migratetype(k, pfn) == MIGRATE_MOVABLE:
+        return False
+    found = 0
+    for start, stop, valid in _within_runs(k, pfn, pfn + k.pageblock_nr_pages):
+        if not valid:
+            continue
+        for columns, low, high, _ in page_ranges(k, start, stop - start):
+            referenced = high - low - columns.count(REFCOUNT, low, high, 0xFF, 0)
+            if not referenced:
+                continue
+            flags = columns.values(FLAGS, low, high)
+            counts = columns.values(REFCOUNT, low, high)
+            skip = PG_LRU | (PG_HWPOISON if skip_hwpoisoned_pages else 0)
+            found += sum(1 for flag, references in zip(flags, counts, strict=True) if references and not flag & skip)
+            if found > count:
+                return True
+    return False
+
+
+def _within_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """pfn_valid_within() over a range. Source: none"""
+    return mmzone.pfn_valid_runs(k, start, end) if k.config.HOLES_IN_ZONE else [(start, end, True)]
+
+
+def is_pageblock_removable_nolock(k: Kernel, pfn: int) -> bool:
+    """Source: mm/page_alloc.c is_pageblock_removable_nolock() [v4.9]"""
+    if mm.page_to_nid(k, pfn) not in k.node_states[mmzone.N_ONLINE]:
+        return False
+    zone = mm.page_zone(k, pfn)
+    if not mmzone.zone_spans_pfn(zone, pfn):
+        return False
+    return not has_unmovable_pages(k, zone, pfn, 0, True)
+
+
+def page_order(k: Kernel, pfn: int) -> int:
+    """
+    Return the order of the free block that begins at `pfn`, or -1 if none does (PageBuddy() is false).
+
+    Source: mm/internal.h page_order(), include/linux/page-flags.h PageBuddy()
+    """
+    area = mm.page_zone(k, pfn).free_area
+    if area is None:
+        return -1
+    for order, lists in enumerate(area.free_list):
+        if any(pfn in pages for pages in lists):
+            return order
+    return k.MAX_ORDER - 1 if any(pfn in blocks for blocks in area.blocks) else -1
+
+
+def free_ranges(k: Kernel, zone: Zone) -> Iterator[tuple[int, int]]:
+    """Every free block of a zone as pfns [start, end), largest order as runs; in no order. Source: none"""
+    area = zone.free_area
+    if area is None:
+        return
+    for order, lists in enumerate(area.free_list):
+        for pages in lists:
+            for pfn in pages:
+                yield pfn, pfn + (1 << order)
+    for blocks in area.blocks:
+        for start, end in blocks.runs:
+            yield start, end
+
+
+def reserve_bootmem_region(k: Kernel, start: int, end: int) -> None:
+    """
+    Mark the pages that bytes [start, end) touch as reserved, where they have a struct page.
+
+    Source: mm/page_alloc.c reserve_bootmem_region() [v4.9]
+    """
+    first, last = start >> k.PAGE_SHIFT, -(-end >> k.PAGE_SHIFT)
+    for run_start, run_end, valid in mmzone.pfn_valid_runs(k, first, last):
+        if valid:
+            SetPageReserved(k, run_start, run_end - run_start)
+
+
+def lock_zonelists(k: Kernel) -> None:
+    """mutex_lock(&zonelists_mutex). Source: none"""
+    sched.mutex_lock(k.tasks, k.zonelists_mutex)
+
+
+def unlock_zonelists(k: Kernel) -> None:
+    """mutex_unlock(&zonelists_mutex). Source: none"""
+    sched.mutex_unlock(k.zonelists_mutex)
+
+

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Sparse memory: which sections exist, and their memmaps.
+
+The parts. A section is *present* once somebody said that memory lies in it, and *valid* (SECTION_HAS_MEM_MAP) once its memmap
+is made. mem_section[] is an array of roots (SPARSEMEM_EXTREME), each a page of sections that is allocated when its first
+section appears. The memmap itself lies in the virtual memmap; its pages come from memblock at boot and from the page allocator
+at hot-add.
+
+How trees differ. v4.9: a section is the smallest unit, sparse_add_one_section() adds it whole. v5.3 and later: sections
+note whether they are early, and 2 MiB sub-sections can be added one by one with sparse_add_section().
+
+Locks: mem_hotplug.lock for writing around adding; pgdat_resize_lock around the change of section_mem_map.
+
+Source: mm/sparse.c [v4.9, v5.3].
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL, ENOMEM
+from typing import TYPE_CHECKING
+
+from memhp.errors import KernelError
+from memhp.linux import bug
+from memhp.linux.include import mmzone
+from memhp.linux.include.mmzone import MemSection
+from memhp.linux.mm import sparse_vmemmap
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+SIZEOF_MEM_SECTION = 32
+
+
+def _root(k: Kernel, section_nr: int) -> int:
+    """SECTION_NR_TO_ROOT(). Source: include/linux/mmzone.h"""
+    return section_nr // (k.PAGE_SIZE // SIZEOF_MEM_SECTION)
+
+
+def sparse_index_alloc(k: Kernel, root: int) -> None:
+    """Allocate one root: a page of sections. Source: mm/sparse.c sparse_index_alloc()"""
+    k.section_roots |= {root}
+
+
+def sparse_index_init(k: Kernel, section_nr: int) -> None:
+    """
+    Make sure the root of a section exists.
+
+    Raises:
+        KernelError: EEXIST if it does already, which callers take as success.
+
+    Source: mm/sparse.c sparse_index_init() [v4.9]
+    """
+    root = _root(k, section_nr)
+    if root in k.section_roots:
+        raise KernelError(EEXIST, "the root of the section exists", section=section_nr)
+    sparse_index_alloc(k, root)
+
+
+def _section(k: Kernel, section_nr: int) -> MemSection:
+    """Return a section for editing; an entry is made where the root exists but the section was never touched. Source: none"""
+    if section_nr not in k.mem_section:
+        k.sections_rw()[section_nr] = MemSection(section_nr, k.token)
+    return k.section_rw(section_nr)
+
+
+def memory_present(k: Kernel, nid: int, start: int, end: int) -> None:
+    """
+    Note, during boot, that pfns [start, end) of a node hold memory.
+
+    Source: mm/sparse.c memory_present() [v4.9]
+    """
+    limit = 1 << (k.MAX_PHYSMEM_BITS - k.PAGE_SHIFT)
+    start -= start % k.PAGES_PER_SECTION
+    if end > limit:
+        bug.WARN_ON_ONCE(k.log, True)
+        end = limit
+    for pfn in range(start, end, k.PAGES_PER_SECTION):
+        section_nr = mmzone.pfn_to_section_nr(k, pfn)
+        try:
+            sparse_index_init(k, section_nr)
+        except KernelError as err:
+            if err.errno != EEXIST:
+                raise
+        ms = _section(k, section_nr)
+        if not ms.section_mem_map:
+            ms.early_nid = nid
+            ms.section_mem_map = mmzone.SECTION_MARKED_PRESENT
+
+
+def sparse_early_nid(ms: MemSection) -> int:
+    """Source: mm/sparse.c sparse_early_nid()"""
+    return ms.early_nid
+
+
+def sparse_init_one_section(k: Kernel, ms: MemSection, usemap: int, flags: int = 0) -> None:
+    """
+    Enter the memmap and the usemap into a present section: from here on it is valid.
+
+    Args:
+        flags: SECTION_IS_EARLY at boot in trees that note it.
+
+    Raises:
+        KernelError: EINVAL if it is not present.
+
+    Source: mm/sparse.c sparse_init_one_section() [v4.9]
+    """
+    if not mmzone.present_section(ms):
+        raise KernelError(EINVAL, "the section is not present", section=ms.nr)
+    ms.section_mem_map |= mmzone.SECTION_HAS_MEM_MAP | flags
+    if ms.pageblock_flags is None:
+        ms.pageblock_flags = usemap
+
+
+def sparse_init(k: Kernel) -> None:
+    """
+    Give every present section its usemap and memmap, from memblock.
+
+    Source: mm/sparse.c sparse_init() [v4.9]
+    """
+    early = mmzone.SECTION_IS_EARLY if k.tree.has_early_sections else 0
+    for nr in sorted(k.mem_section):
+        ms = k.section_rw(nr)
+        if not mmzone.present_section(ms):
+            continue
+        sparse_vmemmap.sparse_mem_map_populate(k, nr, sparse_early_nid(ms))
+        sparse_init_one_section(k, k.section_rw(nr), 0, early)
+    if k.tree.has_subsections:
+        subsection_map_init(k)
+
+
+def sparse_add_one_section(k: Kernel, nid: int, start_pfn: int) -> None:
+    """
+    Add one section at run time: root, memmap, usemap; then it is present and valid.
+
+    Raises:
+        KernelError: ENOMEM if the memmap cannot be had; EEXIST if the section is present already.
+
+    Source: mm/sparse.c sparse_add_one_section() [v4.9], which takes the zone; only its node is used
+    """
+    section_nr = mmzone.pfn_to_section_nr(k, start_pfn)
+    try:
+        sparse_index_init(k, section_nr)
+    except KernelError as err:
+        if err.errno != EEXIST:
+            raise
+    present = mmzone.present_section_nr(k, section_nr)
+    sparse_vmemmap.sparse_mem_map_populate(k, section_nr, nid)
+    if present:
+        raise KernelError(EEXIST, "the section is present already", section=section_nr)
+    ms = _section(k, section_nr)
+    assert ms.memmap is not None
+    ms.memmap.zero()
+    ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT
+    sparse_init_one_section(k, ms, 0)
+
+
+# Sub-sections [v5.3]
+
+
+def _subsection_mask(k: Kernel, pfn: int, nr_pages: int) -> int:
+    """The bits of a section's subsection_map that [pfn, pfn + nr_pages) covers. Source: mm/sparse.c subsection_mask_set()"""
+    shift = mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT
+    first = (pfn & (k.PAGES_PER_SECTION - 1)) >> shift
+    last = ((pfn + nr_pages - 1) & (k.PAGES_PER_SECTION - 1)) >> shift
+    return ((1 << (last - first + 1)) - 1) << first
+
+
+def subsection_map_init(k: Kernel) -> None:
+    """Mark the sub-sections that memblock calls memory. Source: mm/sparse.c subsection_map_init() [v5.3]"""
+    for region in k.memblock.memory.regions:
+        pfn, end = region.base >> k.PAGE_SHIFT, -(-(region.base + region.size) >> k.PAGE_SHIFT)
+        while pfn < end:
+            stop = min(end, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
+            ms = k.section_rw(mmzone.pfn_to_section_nr(k, pfn))
+            ms.subsection_map |= _subsection_mask(k, pfn, stop - pfn)
+            pfn = stop
+
+
+def fill_subsection_map(k: Kernel, ms: MemSection, pfn: int, nr_pages: int) -> None:
+    """
+    Take sub-sections into use.
+
+    Raises:
+        KernelError: EINVAL for no pages; EEXIST if one of them is in use.
+
+    Source: mm/sparse.c fill_subsection_map() [v5.3]
+    """
+    if not nr_pages:
+        raise KernelError(EINVAL, "no pages", pfn=pfn)
+    mask = _subsection_mask(k, pfn, nr_pages)
+    if ms.subsection_map & mask:
+        raise KernelError(EEXIST, "a sub-section is in use already", pfn=pfn)
+    ms.subsection_map |= mask
+
+
+def section_activate(k: Kernel, nid: int, pfn: int, nr_pages: int) -> None:
+    """
+    Take sub-sections into use and populate their memmap, unless the section is early and has one.
+
+    Raises:
+        KernelError: EEXIST, EINVAL (fill_subsection_map()); ENOMEM.
+
+    Source: mm/sparse.c section_activate() [v5.3]
+    """
+    nr = mmzone.pfn_to_section_nr(k, pfn)
+    ms = _section(k, nr)
+    fill_subsection_map(k, ms, pfn, nr_pages)
+    if nr_pages < k.PAGES_PER_SECTION and mmzone.early_section(ms):
+        return
+    try:
+        k.arch.vmemmap_populate(k, pfn, pfn + nr_pages, nid)
+    except KernelError as err:
+        if err.errno != ENOMEM:
+            raise
+        ms.subsection_map &= ~_subsection_mask(k, pfn, nr_pages)
+        raise
+
+
+def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> None:
+    """
+    Add pfns [start_pfn, start_pfn + nr_pages), sub-section aligned, inside one section.
+
+    Raises:
+        KernelError: EEXIST, EINVAL, ENOMEM.
+
+    Source: mm/sparse.c sparse_add_section() [v5.3]
+    """
+    section_nr = mmzone.pfn_to_section_nr(k, start_pfn)
+    try:
+        sparse_index_init(k, section_nr)
+    except KernelError as err:
+        if err.errno != EEXIST:
+            raise
+    section_activate(k, nid, start_pfn, nr_pages)
+    ms = k.section_rw(section_nr)
+    ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT
+    sparse_init_one_section(k, ms, 0)
+
+
+def usemap_size(k: Kernel) -> int:
+    """Return the bytes of a section's usemap, 4 bits a pageblock. Source: mm/sparse.c usemap_size()"""
+    bits = 4 * (k.PAGES_PER_SECTION >> k.pageblock_order)
+    return -(-(-(-bits // 8)) // 8) * 8
+

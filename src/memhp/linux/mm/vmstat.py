@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+Counters of zones and nodes, and the files that show them.
+
+Source: mm/vmstat.c [v4.9].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from memhp.linux.include import mmzone
+from memhp.linux.include.mm_types import KIND, NODE, ZONE
+from memhp.linux.include.mmzone import MIGRATE_NAMES, MIGRATE_TYPES, Zone
+from memhp.linux.include.page_flags import (
+    KIND_ANON, KIND_FILE, KIND_KERNEL, KIND_NONE, KIND_PAGE_TABLE, KIND_SLAB, KIND_STACK,
+)
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+_ZONE_ITEMS = (
+    "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",
+    "nr_zone_unevictable", "nr_zone_write_pending", "nr_mlock", "nr_slab_reclaimable", "nr_slab_unreclaimable",
+    "nr_page_table_pages", "nr_kernel_stack", "nr_bounce",
+)
+_NUMA_ITEMS = ("numa_hit", "numa_miss", "numa_foreign", "numa_interleave", "numa_local", "numa_other")
+_NODE_ITEMS = (
+    "nr_inactive_anon", "nr_active_anon", "nr_inactive_file", "nr_active_file", "nr_unevictable", "nr_isolated_anon",
+    "nr_isolated_file", "nr_pages_scanned", "workingset_refault", "workingset_activate", "workingset_nodereclaim",
+    "nr_anon_pages", "nr_mapped", "nr_file_pages", "nr_dirty", "nr_writeback", "nr_writeback_temp", "nr_shmem",
+    "nr_shmem_hugepages", "nr_shmem_pmdmapped", "nr_anon_transparent_hugepages", "nr_unstable", "nr_vmscan_write",
+    "nr_vmscan_immediate_reclaim", "nr_dirtied", "nr_written",
+)
+
+
+@dataclass(slots=True)
+class Usage:
+    """Pages in use, by kind."""
+
+    slab: int = 0
+    reclaimable: int = 0
+    page_table: int = 0
+    stack: int = 0
+    anon: int = 0
+    file: int = 0
+
+
+def _usage(k: Kernel, wanted: Zone | None, nid: int | None) -> Usage:
+    """Count kinds of pages in a zone, a node or (both None) everywhere. Source: none"""
+    use = Usage()
+    for section in k.mem_section.values():
+        memmap = section.memmap
+        if memmap is None or memmap.uniform(KIND) == KIND_NONE:
+            continue
+        size = memmap.nr_pages
+        counts = dict.fromkeys((KIND_SLAB, KIND_KERNEL, KIND_PAGE_TABLE, KIND_STACK, KIND_ANON, KIND_FILE), 0)
+        kinds = memmap.values(KIND, 0, size)
+        if (nid is None or memmap.uniform(NODE) == nid) and (wanted is None or memmap.uniform(ZONE) == wanted.idx):
+            for kind in counts:
+                counts[kind] = kinds.count(kind)
+        else:
+            nodes, zones = memmap.values(NODE, 0, size), memmap.values(ZONE, 0, size)
+            for kind, page_nid, page_zone in zip(kinds, nodes, zones, strict=True):
+                if kind in counts and (nid is None or page_nid == nid) and (wanted is None or page_zone == wanted.idx):
+                    counts[kind] += 1
+        use.slab += counts[KIND_SLAB] + counts[KIND_KERNEL]
+        use.reclaimable += counts[KIND_SLAB]
+        use.page_table += counts[KIND_PAGE_TABLE]
+        use.stack += counts[KIND_STACK]
+        use.anon += counts[KIND_ANON]
+        use.file += counts[KIND_FILE]
+    return use
+
+
+def usage(k: Kernel, nid: int | None = None) -> Usage:
+    """Return the pages in use on a node, or everywhere. Source: none (global_page_state(), sum_zone_node_page_state())"""
+    return _usage(k, None, nid)
+
+
+def calculate_normal_threshold(k: Kernel, zone: Zone) -> int:
+    """Source: mm/vmstat.c calculate_normal_threshold()"""
+    mem = zone.managed_pages >> (27 - k.PAGE_SHIFT)
+    return min(125, 2 * k.hardware.cpus.bit_length() * (1 + mem.bit_length()))
+
+
+def refresh_zone_stat_thresholds(k: Kernel) -> None:
+    """Source: mm/vmstat.c refresh_zone_stat_thresholds() [v4.9]"""
+    for nid in k.node_states[mmzone.N_ONLINE]:
+        for zone in k.nodes[nid].node_zones:
+            if mmzone.populated_zone(zone):
+                zone.stat_threshold = calculate_normal_threshold(k, zone)
+
+
+def _populated(k: Kernel) -> list[Zone]:
+    """The zones /proc shows: of online nodes, populated, lowest first. Source: mm/vmstat.c walk_zones_in_node() [v4.9]"""
+    return [
+        zone for nid in sorted(k.node_states[mmzone.N_ONLINE]) for zone in k.nodes[nid].node_zones if mmzone.populated_zone(zone)]
+
+
+def zoneinfo_show(k: Kernel) -> str:
+    """
+    /proc/zoneinfo.
+
+    Source: mm/vmstat.c zoneinfo_show_print() [v4.9]
+    """
+    lines: list[str] = []
+    first_of: set[int] = set()
+    for zone in _populated(k):
+        lines.append(f"Node {zone.nid}, zone {zone.name:>8}")
+        if zone.nid not in first_of:
+            first_of.add(zone.nid)
+            lines.append("  per-node stats")
+            use = _usage(k, None, zone.nid)
+            node = {"nr_active_anon": use.anon, "nr_anon_pages": use.anon, "nr_inactive_anon": use.file,
+                    "nr_file_pages": use.file, "nr_shmem": use.file}
+            lines += [f"      {name:<12} {node.get(name, 0)}" for name in _NODE_ITEMS]
+        low, mid, high = zone.watermark
+        lines += [
+            f"  pages free     {zone.nr_free_pages}",
+            f"        min      {low}",
+            f"        low      {mid}",
+            f"        high     {high}",
+            "   node_scanned  0",
+            f"        spanned  {zone.spanned_pages}",
+            f"        present  {zone.present_pages}",
+            f"        managed  {zone.managed_pages}",
+        ]
+        use = _usage(k, zone, zone.nid)
+        items = {
+            "nr_free_pages": zone.nr_free_pages, "nr_zone_active_anon": use.anon, "nr_zone_inactive_anon": use.file,
+            "nr_slab_reclaimable": use.reclaimable, "nr_slab_unreclaimable": use.slab - use.reclaimable,
+            "nr_page_table_pages": use.page_table, "nr_kernel_stack": use.stack << (k.PAGE_SHIFT - 10),
+        }
+        names = (*_ZONE_ITEMS, *(_NUMA_ITEMS if k.config.NUMA else ()), "nr_free_cma")
+        lines += [f"      {name:<12} {items.get(name, 0)}" for name in names]
+        lines.append(f"        protection: ({', '.join(map(str, zone.lowmem_reserve))})")
+        lines.append("  pagesets")
+        for cpu in range(k.hardware.cpus):
+            lines += [
+                f"    cpu: {cpu}", "              count: 0", f"              high:  {zone.pcp_high}",
+                f"              batch: {zone.pcp_batch}", f"  vm stats threshold: {zone.stat_threshold}",
+            ]
+        lines += ["  node_unreclaimable:  1", f"  start_pfn:           {zone.zone_start_pfn}", "  node_inactive_ratio: 0"]
+    return "".join(line + "\n" for line in lines)
+
+
+def frag_show(k: Kernel) -> str:
+    """
+    /proc/buddyinfo.
+
+    Source: mm/vmstat.c frag_show_print()
+    """
+    out = []
+    for zone in _populated(k):
+        nr_free = zone.free_area.nr_free if zone.free_area is not None else [0] * k.MAX_ORDER
+        out.append(f"Node {zone.nid}, zone {zone.name:>8} " + "".join(f"{count:6} " for count in nr_free) + "\n")
+    return "".join(out)
+
+
+def pagetypeinfo_show(k: Kernel) -> str:
+    """
+    /proc/pagetypeinfo: free blocks and pageblocks by migratetype.
+
+    Source: mm/vmstat.c pagetypeinfo_showfree_print(), pagetypeinfo_showblockcount_print() [v4.9]
+    """
+    out = [f"Page block order: {k.pageblock_order}\n", f"Pages per block:  {k.pageblock_nr_pages}\n", "\n"]
+    out.append(f"{'Free pages count per migrate type at order':<43} " + "".join(f"{o:6} " for o in range(k.MAX_ORDER)) + "\n")
+    for zone in _populated(k):
+        for mtype in range(MIGRATE_TYPES):
+            out.append(f"Node {zone.nid:4}, zone {zone.name:>8}, type {MIGRATE_NAMES[mtype]:>12} ")
+            area = zone.free_area
+            for order in range(k.MAX_ORDER):
+                count = 0
+                if area is not None:
+                    count = len(area.blocks[mtype]) if order == k.MAX_ORDER - 1 else len(area.free_list[order][mtype])
+                out.append(f"{count:6} ")
+            out.append("\n")
+    out.append("\n" + f"{'Number of blocks type ':<23}" + "".join(f"{name:>12} " for name in MIGRATE_NAMES) + "\n")
+    for zone in _populated(k):
+        counts = _block_counts(k, zone)
+        out.append(f"Node {zone.nid}, zone {zone.name:>8} " + "".join(f"{count:12} " for count in counts) + "\n")
+    return "".join(out)
+
+
+def _block_counts(k: Kernel, zone: Zone) -> list[int]:
+    """Count the pageblocks of a zone by migratetype. Source: mm/vmstat.c pagetypeinfo_showblockcount_print()"""
+    counts = [0] * MIGRATE_TYPES
+    blocks = k.pageblock_nr_pages
+    pfn, end = zone.zone_start_pfn, mmzone.zone_end_pfn(zone)
+    while pfn < end:
+        stop = min(end, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
+        section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
+        if section is not None and section.memmap is not None and mmzone.valid_section(section):
+            usemap = section.pageblock_flags
+            first = (pfn & (k.PAGES_PER_SECTION - 1)) // blocks
+            last = ((stop - 1) & (k.PAGES_PER_SECTION - 1)) // blocks + 1
+            if isinstance(usemap, bytearray):
+                for mtype in range(MIGRATE_TYPES):
+                    counts[mtype] += usemap[first:last].count(mtype)
+            elif usemap is not None:
+                counts[usemap] += last - first
+        pfn = stop
+    return counts
