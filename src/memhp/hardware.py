@@ -258,7 +258,7 @@ def _by_node(spans: list[tuple[int, int]], nodes: tuple[int, ...]) -> list[Memor
     left = list(nodes)
     nid = 0
     for start, end in spans:
-        position = start if start >= 4 * GIB or start == 0 else start
+        position = start
         while position < end:
             while nid < len(left) - 1 and left[nid] <= 0:
                 nid += 1

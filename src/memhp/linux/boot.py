@@ -28,7 +28,15 @@ from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_KERNEL
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, N_POSSIBLE, Definition, PglistData
 from memhp.linux.include.page_flags import (
-    KIND_ANON, KIND_FILE, KIND_KERNEL, KIND_PAGE_TABLE, KIND_SLAB, KIND_STACK, PG_LRU, PG_SLAB, set_page_kind,
+    KIND_ANON,
+    KIND_FILE,
+    KIND_KERNEL,
+    KIND_PAGE_TABLE,
+    KIND_SLAB,
+    KIND_STACK,
+    PG_LRU,
+    PG_SLAB,
+    set_page_kind,
 )
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.kernel import resource
@@ -126,7 +134,7 @@ def _check(tree: Tree, arch: str, hardware: Hardware, config: Kconfig | None, re
     if hardware.arch != arch:
         reasons.append(f"the memory map is that of {hardware.arch}, not {arch}")
     if hardware.page_size != 1 << config.PAGE_SHIFT:
-        reasons.append(f"the hardware description counts pages of {hardware.page_size} bytes, the config {1 << config.PAGE_SHIFT}")
+        reasons.append(f"the hardware counts pages of {hardware.page_size} bytes, the config {1 << config.PAGE_SHIFT}")
     if len({r.nid for r in hardware.memory}) > 1 and not config.NUMA:
         reasons.append(f"more than one node, and CONFIG_NUMA is off in {tree.name}/{arch}")
     if not hardware.memory:
@@ -226,12 +234,13 @@ def request_standard_resources(k: Kernel) -> None:
     root = k.iomem_rw()
     for r in k.hardware.memory:
         ram = "NOMAP" not in r.flags
+        name = "System RAM" if ram else "reserved"
         flags = (IORESOURCE_SYSTEM_RAM if ram else IORESOURCE_MEM) | IORESOURCE_BUSY
         last = root.child[-1] if root.child else None
-        if last is not None and last.end == r.start - 1 and last.flags == flags and last.name == ("System RAM" if ram else "reserved"):
+        if last is not None and last.end == r.start - 1 and last.flags == flags:
             last.end = r.end - 1
             continue
-        res = Resource(r.start, r.end - 1, "System RAM" if ram else "reserved", flags)
+        res = Resource(r.start, r.end - 1, name, flags)
         resource.request_resource(k, root, res)
     for ram_region in root.child:
         for child in k.hardware.ram_children:

@@ -49,15 +49,16 @@ class Kernel:
     """
 
     __slots__ = (
-        "MAX_ORDER", "MAX_PHYSMEM_BITS", "NR_MEM_SECTIONS", "PAGES_PER_SECTION", "PAGE_SHIFT", "PAGE_SIZE", "PFN_SECTION_SHIFT",
-        "SECTION_SIZE_BITS", "VMEMMAP_START", "ZONE_MOVABLE", "ZONE_NORMAL",
-        "arch", "before_add_zone", "cmdline", "config", "device_hotplug_lock", "firmware_map", "high_memory", "highest_memmap_pfn", "hardware",
-        "_iomem_owner", "_memory_blocks_owner", "_section_owner",
-        "iomem_resource", "linear_map", "log", "max_low_pfn", "max_pfn", "mem_hotplug_lock", "mem_section", "mem_sysfs_mutex",
-        "memblock", "memhp_auto_online", "memory_blocks", "memory_chain", "min_free_kbytes", "movable_node_enabled", "node_states",
-        "nodes", "online_page_callback", "page_group_by_mobility_disabled", "pageblock_nr_pages", "pageblock_order", "pfn_valid",
-        "policy_zone", "remedy", "section_roots", "sections_per_block", "slab_is_available", "system_running", "tasks", "token",
-        "totalram_pages", "tree", "user_generation", "user_pages", "vm_total_pages", "vmemmap_tables", "zonelist_generation", "zonelists_mutex",
+        "MAX_ORDER", "MAX_PHYSMEM_BITS", "NR_MEM_SECTIONS", "PAGES_PER_SECTION", "PAGE_SHIFT", "PAGE_SIZE",
+        "PFN_SECTION_SHIFT", "SECTION_SIZE_BITS", "VMEMMAP_START", "ZONE_MOVABLE", "ZONE_NORMAL", "_iomem_owner",
+        "_memory_blocks_owner", "_section_owner", "arch", "before_add_zone", "cmdline", "config", "device_hotplug_lock",
+        "firmware_map", "hardware", "high_memory", "highest_memmap_pfn", "iomem_resource", "linear_map", "log",
+        "max_low_pfn", "max_pfn", "mem_hotplug_lock", "mem_section", "mem_sysfs_mutex", "memblock", "memhp_auto_online",
+        "memory_blocks", "memory_chain", "min_free_kbytes", "movable_node_enabled", "node_states", "nodes",
+        "online_page_callback", "page_group_by_mobility_disabled", "pageblock_nr_pages", "pageblock_order", "pfn_valid",
+        "policy_zone", "remedy", "section_roots", "sections_per_block", "slab_is_available", "system_running", "tasks",
+        "token", "totalram_pages", "tree", "user_generation", "user_pages", "vm_total_pages", "vmemmap_tables",
+        "zonelist_generation", "zonelists_mutex",
     )
 
     def __init__(self, tree: Tree, arch: ArchOps, config: Kconfig, hardware: Hardware, definition: Definition) -> None:

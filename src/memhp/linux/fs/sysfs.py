@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EACCES, EIO, EISDIR, ENOENT, ENOTDIR
-from functools import partial
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
@@ -210,7 +209,8 @@ def _file(k: Kernel, parts: tuple[str, ...]) -> tuple[Show | None, Store | None]
         nid = _number(rest[0], "node")
         if nid in k.node_states[N_ONLINE]:
             if len(rest) == 2 and rest[1] in _NODE_FILES:
-                return partial(_NODE_FILES[rest[1]], nid=nid), None
+                node_show = _NODE_FILES[rest[1]]
+                return lambda k: node_show(k, nid), None
             if len(rest) == 2 and rest[1] == "uevent":
                 return lambda k: "", lambda k, text: None
             block = _number(rest[1], "memory")

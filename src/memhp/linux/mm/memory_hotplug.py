@@ -412,7 +412,7 @@ def add_memory_resource(k: Kernel, nid: int, res: Resource, online: bool) -> Non
 
 
 def _ignored(err: KernelError) -> None:
-    """The answer of walk_memory_range() is dropped by add_memory_resource(): a block stays offline and nobody is told. Source: none"""
+    """What walk_memory_range() says is dropped: a block stays offline and nobody is told. Source: add_memory_resource()"""
     del err
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memhp.linux.include import mm
-from memhp.linux.include.mm_types import REFCOUNT
 from memhp.linux.include.memory_model import page_ranges_rw
+from memhp.linux.include.mm_types import REFCOUNT
 from memhp.linux.mm import memblock, page_alloc
 
 if TYPE_CHECKING:

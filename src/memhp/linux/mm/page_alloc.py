@@ -29,12 +29,27 @@ from memhp.linux.include.gfp import Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
 from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE
 from memhp.linux.include.mmzone import (
-    MIGRATE_ISOLATE, MIGRATE_MOVABLE, MIGRATE_PCPTYPES, MIGRATE_RECLAIMABLE, MIGRATE_TYPES, MIGRATE_UNMOVABLE, WMARK_HIGH,
-    WMARK_LOW, WMARK_MIN, FreeArea, PglistData, Zone,
+    MIGRATE_ISOLATE,
+    MIGRATE_MOVABLE,
+    MIGRATE_PCPTYPES,
+    MIGRATE_RECLAIMABLE,
+    MIGRATE_TYPES,
+    MIGRATE_UNMOVABLE,
+    WMARK_HIGH,
+    WMARK_LOW,
+    WMARK_MIN,
+    FreeArea,
+    PglistData,
+    Zone,
 )
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.include.page_flags import (
-    KIND_NONE, PAGE_INITIALISED, PG_HWPOISON, PG_LRU, PG_RESERVED, ClearPageReserved, SetPageReserved,
+    KIND_NONE,
+    PAGE_INITIALISED,
+    PG_HWPOISON,
+    PG_LRU,
+    ClearPageReserved,
+    SetPageReserved,
 )
 from memhp.linux.mm import vmstat
 
@@ -919,8 +934,7 @@ def free_ranges(k: Kernel, zone: Zone) -> Iterator[tuple[int, int]]:
             for pfn in pages:
                 yield pfn, pfn + (1 << order)
     for blocks in area.blocks:
-        for start, end in blocks.runs:
-            yield start, end
+        yield from ((start, end) for start, end in blocks.runs)
 
 
 def reserve_bootmem_region(k: Kernel, start: int, end: int) -> None:

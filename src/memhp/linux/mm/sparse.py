@@ -241,5 +241,5 @@ def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> No
 def usemap_size(k: Kernel) -> int:
     """Return the bytes of a section's usemap, 4 bits a pageblock. Source: mm/sparse.c usemap_size()"""
     bits = 4 * (k.PAGES_PER_SECTION >> k.pageblock_order)
-    return -(-(-(-bits // 8)) // 8) * 8
+    return (bits + 63) // 64 * 8
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux.include.gfp import GFP_KERNEL_ZERO_REPEAT
+from memhp.linux.include.memblock import MEMBLOCK_ALLOC_ACCESSIBLE
 from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, pfn_to_page
 from memhp.linux.include.mm_types import PageColumns
 from memhp.linux.include.mmzone import MemSection
@@ -41,7 +42,7 @@ def vmemmap_alloc_block(k: Kernel, size: int, node: int, kind: int = KIND_MEMMAP
         return True
     if not k.hardware.memmap_reserved:
         low = memblock.BOOTMEM_LOW_LIMIT(k)
-        memblock.memblock_virt_alloc_try_nid(k, size, size, low, memblock.MEMBLOCK_ALLOC_ACCESSIBLE, node)
+        memblock.memblock_virt_alloc_try_nid(k, size, size, low, MEMBLOCK_ALLOC_ACCESSIBLE, node)
     return True
 
 

@@ -14,7 +14,13 @@ from memhp.linux.include import mmzone
 from memhp.linux.include.mm_types import KIND, NODE, ZONE
 from memhp.linux.include.mmzone import MIGRATE_NAMES, MIGRATE_TYPES, Zone
 from memhp.linux.include.page_flags import (
-    KIND_ANON, KIND_FILE, KIND_KERNEL, KIND_NONE, KIND_PAGE_TABLE, KIND_SLAB, KIND_STACK,
+    KIND_ANON,
+    KIND_FILE,
+    KIND_KERNEL,
+    KIND_NONE,
+    KIND_PAGE_TABLE,
+    KIND_SLAB,
+    KIND_STACK,
 )
 
 if TYPE_CHECKING:

@@ -102,7 +102,8 @@ def memory_block_action(k: Kernel, phys_index: int, action: int, online_type: in
     nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
     if action == MEM_ONLINE:
         if not pages_correctly_reserved(k, start_pfn):
-            raise KernelError(EBUSY, _why_not_reserved(k, start_pfn), where="pages_correctly_reserved", source=__file__, pfn=start_pfn)
+            raise KernelError(
+                EBUSY, _why_not_reserved(k, start_pfn), where="pages_correctly_reserved", source=__file__, pfn=start_pfn)
         memory_hotplug.online_pages(k, start_pfn, nr_pages, online_type)
         return
     bug.WARN_ON(k.log, True)
@@ -234,7 +235,8 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
     online_type = next((value for word, value in _ONLINE_TYPES.items() if sysfs_streq(buf, word)), None)
     if online_type is None:
         core.unlock_device_hotplug(k)
-        raise KernelError(EINVAL, f"{buf.strip()!r} is no state: online, online_kernel, online_movable or offline", block=mem.dev_id)
+        raise KernelError(
+            EINVAL, f"{buf.strip()!r} is no state: online, online_kernel, online_movable or offline", block=mem.dev_id)
     memory_hotplug.mem_hotplug_begin(k)
     try:
         if online_type == MMOP_OFFLINE:

@@ -20,7 +20,15 @@ from memhp.linux.include import mmzone
 from memhp.linux.include.memory_model import page_ranges
 from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.page_flags import (
-    KIND_ANON, KIND_FILE, KIND_KERNEL, KIND_SLAB, PG_HWPOISON, PG_LRU, PG_PRIVATE, PG_RESERVED, PG_SLAB,
+    KIND_ANON,
+    KIND_FILE,
+    KIND_KERNEL,
+    KIND_SLAB,
+    PG_HWPOISON,
+    PG_LRU,
+    PG_PRIVATE,
+    PG_RESERVED,
+    PG_SLAB,
 )
 from memhp.linux.mm import page_alloc
 
