@@ -161,9 +161,10 @@ def _read_regular(file: Path, limit: int, what: str) -> bytes:
     except (OSError, ValueError) as err:
         reason = "is a symbolic link; a file is needed" if file.is_symlink() else (getattr(err, "strerror", None) or str(err))
         raise UsageError(f"{shorten(str(file), 200)}: {reason} (the manifest names {shorten(what)})") from err
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UsageError(f"{shorten(str(file), 200)}: is not a regular file (the manifest names {shorten(what)})")
     with open(descriptor, "rb") as handle:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UsageError(f"{file}: is not a regular file (the manifest names {shorten(what)})")
         return handle.read(limit + 1)
 
 
@@ -185,7 +186,10 @@ def load(directory: str | Path, *, verify: bool = False) -> Capture:
     """
     folder = Path(directory)
     manifest = _manifest(folder)
-    capture = Capture(folder, manifest)
+    try:
+        capture = Capture(folder, manifest)
+    except UsageError as err:
+        raise UsageError(f"{folder / MANIFEST}: {err}") from None
     _check_layout(folder, manifest)
     if verify:
         capture.verify()
