@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+A model kernel behind the files that Linux shows.
+
+Two things open here. A *model* is booted from its URL. A *machine file* is booted from the URL it names, and then everything
+that was ever done to it is done again; what is done now is appended. The file is replaced whole (written beside, flushed,
+renamed), so it never holds half of a step, and a file that somebody else changed meanwhile is not overwritten.
+
+DIMMs are placed as the platform places them: the first free place of the hot-plug window, in steps of 2 MiB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from memhp import hardware, scenario
+from memhp.abi import memmap
+from memhp.abi.files import MEMORY
+from memhp.backends import base
+from memhp.backends.base import Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
+from memhp.errors import BackendError, KernelBugError, KernelError, KernelHangError, UsageError
+from memhp.linux import boot, kconfig, tree
+from memhp.linux.drivers.acpi import acpi_memhotplug
+from memhp.linux.fs import sysfs
+from memhp.linux.mm import memory_hotplug
+from memhp.scenario import Add, Offline, Online, Plug, Scenario, Step, Write
+from memhp.units import MIB, format_size
+
+if TYPE_CHECKING:
+    from memhp.hardware import Hardware
+    from memhp.linux.state import Kernel
+
+FILE_LIMIT = 16 * MIB
+"""Bytes of the largest machine file: some 250,000 steps."""
+PLACE = 2 * MIB
+"""A DIMM starts at a multiple of this, and is as long as a multiple of it."""
+
+_STATE = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})/state")
+
+
+def open(url: MachineURL) -> ModelBackend:
+    """Boot the model a URL names, or open a machine file."""
+    if isinstance(url, MachineFileURL):
+        return _open_file(url)
+    assert isinstance(url, ModelURL)
+    return ModelBackend(str(url), url)
+
+
+def start(url: ModelURL) -> tuple[Kernel, Hardware]:
+    """
+    Boot a kernel.
+
+    Returns:
+        The kernel, and the machine it runs on (of which the kernel may use less: `mem=` on its command line).
+
+    Raises:
+        ConfigError: such a kernel cannot be.
+        UsageError: a memory map or capture that is none.
+    """
+    machine = find_hardware(url)
+    shift = url.page.bit_length() - 1
+    config = dataclasses.replace(kconfig.default(url.arch), PAGE_SHIFT=shift) if shift != 12 else None
+    k = boot.boot(
+        tree.find(url.tree), url.arch, machine,
+        config=config, cmdline=url.cmdline, remedy=url.remedy, pfn_valid=url.pfn_valid,
+    )  # fmt: skip
+    return k, machine
+
+
+def find_hardware(url: ModelURL) -> Hardware:
+    """Return the machine a URL describes: by size, from a memory map, or as a recorded one was."""
+    if url.map or url.capture:
+        return memmap.hardware_from_map(url.map or url.capture, url.arch, page_size=url.page, cpus=url.smp)
+    return hardware.platform(url.arch, mem=url.ram, nodes=url.nodes, page_size=url.page, cpus=url.smp)
+
+
+class ModelBackend(base.Backend):
+    """
+    A model kernel.
+
+    Attributes:
+        kernel: The kernel itself, for those who want to look deeper than its files.
+        history: The machine file that what is done is noted in, or None.
+    """
+
+    verbs = frozenset({"plug", "online", "offline", "write", "add"})
+
+    def __init__(self, url: str, what: ModelURL, history: History | None = None) -> None:
+        self.url = url
+        self.kernel, self._hardware = start(what)
+        self.history = history
+        self._devices: list[PluggedDevice] = []
+        self._batches = 0
+
+    # Files
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        return sysfs.read(self.kernel, path, offset, size)
+
+    def listdir(self, path: str) -> list[str]:
+        return sysfs.listdir(self.kernel, path)
+
+    def write(self, path: str, text: str) -> None:
+        self._do(_as_step(path, text), lambda: sysfs.write(self.kernel, path, text))
+
+    def log(self, start: int = 0) -> list[str]:
+        return self.kernel.log.lines[start:]
+
+    def log_length(self) -> int:
+        return len(self.kernel.log.lines)
+
+    # Hands
+
+    def add(self, start: int, size: int, node: int | None = None) -> None:
+        k = self.kernel
+        nid = k.arch.memory_add_physaddr_to_nid(k, start) if node is None else node
+        self._do(Add(start=start, size=size, node=node), lambda: memory_hotplug.add_memory(k, nid, start, size))
+
+    def plug(self, *, id: str, size: int, kind: str = "dimm", node: int = 0, addr: int | None = None) -> Outcome:
+        step = Plug(id=id, size=size, kind=kind, node=node, addr=addr)
+        device, refusal = self._place(step)
+        if device is None:
+            return Outcome("refused", (refusal,))
+        self._devices.append(device)
+        try:
+            self._do(step, lambda: acpi_memhotplug.acpi_memory_device_add(self.kernel, device.start, device.size, node))
+        except KernelError as err:
+            return Outcome("refused", (), err)
+        return Outcome("accepted")
+
+    def devices(self) -> list[PluggedDevice]:
+        return sorted(self._devices, key=lambda device: device.start)
+
+    def window(self) -> int:
+        return self._hardware.window or hardware.window_of(self._hardware.arch, self._hardware.ram_end)
+
+    def address_limit(self) -> int:
+        return 1 << self.kernel.MAX_PHYSMEM_BITS
+
+    def _place(self, step: Plug) -> tuple[PluggedDevice | None, str]:
+        """Return where a DIMM goes, or None and what the monitor says. A DIMM that the guest refused keeps its place."""
+        window, limit = self.window(), self.address_limit()
+        taken = [(device.start, device.start + device.size, device.id) for device in self.devices()]
+        if step.node >= self._hardware.possible_nodes:
+            return None, f"node {step.node}: the machine has {self._hardware.possible_nodes} (see nodes= of its URL)"
+        if any(name == step.id for _, _, name in taken):
+            return None, f"there is a device {step.id} already"
+        if step.size % PLACE:
+            return None, f"size {format_size(step.size)} is no multiple of {format_size(PLACE)}"
+        if step.addr is not None:
+            if step.addr % PLACE:
+                return None, f"address {step.addr:#x} is no multiple of {format_size(PLACE)}"
+            if step.addr < window or step.addr + step.size > limit:
+                return None, f"{step.addr:#x}-{step.addr + step.size - 1:#x} is outside of the window {window:#x}-{limit - 1:#x}"
+            for begin, end, name in taken:
+                if step.addr < end and begin < step.addr + step.size:
+                    return None, f"address {step.addr:#x} is in the way of device {name} at {begin:#x}-{end - 1:#x}"
+        place = window
+        for begin, end, _ in taken:
+            if place + step.size <= begin:
+                break
+            place = max(place, -(-end // PLACE) * PLACE)
+        if step.addr is None and place + step.size > limit:
+            return None, f"no free place of {format_size(step.size)} in the window {window:#x}-{limit - 1:#x}"
+        start = place if step.addr is None else step.addr
+        return PluggedDevice(id=step.id, kind=step.kind, start=start, size=step.size, node=step.node), ""
+
+    # Doing and noting
+
+    def _do(self, step: Step, call: Callable[[], None]) -> None:
+        """Run one call as a task of its own, then let user space run; note the step whatever the kernel answered."""
+        k = self.kernel
+        boot.new_task(k)
+        answer: KernelError | KernelBugError | None = None
+        word = ""
+        try:
+            call()
+        except KernelError as err:
+            answer, word = err, "refused" if isinstance(step, Plug) else err.name
+            if not err.path and isinstance(step, Write):
+                err.path = step.path
+        except KernelHangError as err:
+            answer, word = err, "hung"
+        except KernelBugError as err:
+            answer, word = err, "oops"
+            boot.task_died(k)
+        boot.user_space(k)
+        self._note(dataclasses.replace(step, expect=word))
+        if answer is not None:
+            raise answer
+
+    def _note(self, step: Step) -> None:
+        if self.history is not None:
+            self.history.append(step)
+            if not self._batches:
+                self.history.flush()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            if not self._batches and self.history is not None:
+                self.history.flush()
+
+    def close(self) -> None:
+        if self.history is not None:
+            self.history.flush()
+
+
+def _as_step(path: str, text: str) -> Step:
+    """Return a write as it stands in a history: as `online` where it is one."""
+    match = _STATE.fullmatch(path)
+    if match and text in scenario.ONLINE_TYPES and match[1] == str(int(match[1])):
+        return Online(block=int(match[1]), to=text)
+    if match and text == "offline" and match[1] == str(int(match[1])):
+        return Offline(block=int(match[1]))
+    return Write(path=path, text=text)
+
+
+# Machine files
+
+
+class History:
+    """
+    A machine file being continued.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        seen: The identity of the file when it was read, by `identity()`.
+    """
+
+    def __init__(self, path: str, content: Scenario, seen: tuple[int, ...]) -> None:
+        self.path = path
+        self._content = content
+        self._seen = seen
+        self._new: list[Step] = []
+
+    def append(self, step: Step) -> None:
+        """Remember a step; `flush()` writes it."""
+        self._new.append(step)
+
+    def flush(self) -> None:
+        """
+        Write what is new, all of it or nothing.
+
+        Raises:
+            BackendError: somebody else changed the file meanwhile, or it cannot be written; it is left as it is.
+        """
+        if not self._new:
+            return
+        new, self._new = self._new, []
+        content = dataclasses.replace(self._content, steps=(*self._content.steps, *new))
+        self._seen = replace_file(self.path, scenario.dumps(content), self._seen)
+        self._content = content
+
+
+def identity(path: str) -> tuple[int, ...]:
+    """Return what changes when a file is replaced or written to."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def replace_file(path: str, text: str, seen: tuple[int, ...] | None) -> tuple[int, ...]:
+    """
+    Replace a file by `text` at once: written beside, flushed, renamed.
+
+    Args:
+        path: The file; a link to a file stays a link.
+        text: The new content.
+        seen: Replace only a file of this identity; None: there must be none.
+
+    Returns:
+        The identity of the new file.
+
+    Raises:
+        BackendError: another file is there by now, or it cannot be written. The old file is as it was.
+    """
+    real = os.path.realpath(path)
+    folder = os.path.dirname(real)
+    data = text.encode()
+    if len(data) > FILE_LIMIT:
+        raise BackendError(f"{path}: its history would be longer than {format_size(FILE_LIMIT)}; it is left as it was")
+    temporary = ""
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(real)}.", dir=folder)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), _mode(real))
+                os.fsync(file.fileno())
+            if (identity(real) if os.path.exists(real) else None) != seen:
+                raise BackendError(f"{path}: was changed by somebody else meanwhile; nothing is written, repeat the command")
+            os.rename(temporary, real)
+            temporary = ""
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+            if temporary:
+                os.unlink(temporary)
+        return identity(real)
+    except OSError as err:
+        raise BackendError(f"{path}: cannot be written: {(err.strerror or str(err)).lower()}") from err
+
+
+def _mode(path: str) -> int:
+    """Return the permissions of a file, or those a new one gets."""
+    try:
+        return os.stat(path).st_mode & 0o777
+    except FileNotFoundError:
+        mask = os.umask(0o022)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def create(path: str, url: ModelURL, *, title: str = "", force: bool = False) -> ModelBackend:
+    """
+    Boot a model and write the machine file it starts from.
+
+    Args:
+        path: The file to make.
+        url: What to boot.
+        title: One line for people.
+        force: Replace a file that is there.
+
+    Returns:
+        The model, whose steps are noted in the file.
+
+    Raises:
+        UsageError: there is such a file, or its name does not end in .toml.
+        ConfigError: such a kernel cannot be.
+        BackendError: it cannot be written.
+    """
+    if not path.endswith(".toml"):
+        raise UsageError(f"{path}: the name of a machine file ends in .toml, such as {path.rstrip('.') or 'machine'}.toml")
+    seen = None
+    if os.path.lexists(path):
+        if os.path.isdir(path):
+            raise UsageError(f"{path}: is a directory")
+        if not force:
+            raise UsageError(f"{path}: exists; --force replaces it")
+        seen = identity(path) if os.path.exists(path) else None
+    content = Scenario(title=title, machine=str(url), version=scenario.VERSION)
+    backend = ModelBackend(f"model:{path}", url)
+    backend.history = History(path, content, replace_file(path, scenario.dumps(content), seen))
+    return backend
+
+
+def _open_file(url: MachineFileURL) -> ModelBackend:
+    """Boot what a machine file names and do everything it lists again."""
+    path = url.path
+    try:
+        seen = identity(path)
+    except (OSError, ValueError) as err:
+        reason = (getattr(err, "strerror", None) or str(err)).lower()
+        raise UsageError(f"{path}: {reason}; memhp boot v4.9/x86_64 -o FILE.toml makes a machine file") from None
+    content = scenario.load(path, limit=FILE_LIMIT)
+    if not content.machine:
+        raise UsageError(f"{path}: names no machine; a machine file begins with machine = \"model:v4.9/x86_64?mem=1G\"")
+    what = base.parse(content.machine)
+    if not isinstance(what, ModelURL):
+        raise UsageError(f"{path}: machine = {content.machine!r}: a machine file boots a model:TREE/ARCH")
+    if content.devices:
+        device = content.devices[0].id
+        raise UsageError(f"{path}: device {device!r}: {what.tree} has no driver for virtio-mem (it came with v5.8)")
+    cannot = next((step for step in content.steps if step.do not in ModelBackend.verbs), None)
+    if cannot is not None:
+        raise UsageError(f"{path}: a model cannot {cannot.do}; it can {', '.join(sorted(ModelBackend.verbs))}")
+    backend = ModelBackend(str(url), what)
+    for number, step in enumerate(content.steps, 1):
+        answer = base.apply(backend, step)
+        if step.expect and not answer.meets(step.expect):
+            raise _differs(path, number, step, answer)
+    backend.history = History(path, content, seen)
+    return backend
+
+
+def _differs(path: str, number: int, step: Step, answer: Answer) -> BackendError:
+    return BackendError(
+        f"{path}: step {number} ({scenario.describe(step)}) was {step.expect} when it was noted and is {answer.word} now: this "
+        f"model is not the one that was noted; memhp run {path} shows how it goes now")
