@@ -439,7 +439,10 @@ class Definition:
     def test(self, k: Kernel, pfn: int) -> bool:
         """Answer."""
         for term in self.terms:
-            if not term.decide(k, pfn)[0]:
+            if isinstance(term, Ingredient):
+                if not term.test(k, pfn):
+                    return False
+            elif not term.decide(k, pfn)[0]:
                 return False
         return True
 
@@ -462,11 +465,9 @@ class Definition:
     def cuts(self, k: Kernel, start: int, end: int) -> list[int]:
         """Return the pfns of [start, end) at which the answer may change; the first is `start`."""
         step = k.PAGES_PER_SECTION
-        points = {start, *range(start - start % step + step, end, step)}
-        for part in self.ingredients():
-            if part.cuts is not None:
-                points.update(part.cuts(k, start, end))
-        return sorted(points)
+        points = [start, *range(start - start % step + step, end, step)]
+        inner = [pfn for term in self.terms for part in term.parts() if part.cuts is not None for pfn in part.cuts(k, start, end)]
+        return sorted({*points, *inner}) if inner else points
 
 
 def _inrange(k: Kernel, pfn: int) -> bool:
@@ -532,9 +533,11 @@ def pfn_valid_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int, bool
 
     A loop that asks pfn_valid() of each pfn asks this once. Source: none
     """
-    runs: list[tuple[int, int, bool]] = []
     test = k.pfn_valid.test
     points = k.pfn_valid.cuts(k, start, end)
+    if len(points) == 1:
+        return [(start, end, test(k, start))]
+    runs: list[tuple[int, int, bool]] = []
     for i, pfn in enumerate(points):
         stop = points[i + 1] if i + 1 < len(points) else end
         answer = test(k, pfn)

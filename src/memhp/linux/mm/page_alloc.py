@@ -314,11 +314,14 @@ def __rmqueue_smallest(k: Kernel, zone: Zone, order: int, migratetype: int) -> i
     area = k.free_area_rw(zone)
     top = k.MAX_ORDER - 1
     for current_order in range(order, k.MAX_ORDER):
+        if not area.nr_free[current_order]:
+            continue
         pfn = _first_free(area, current_order, migratetype, top)
         if pfn < 0:
             continue
         _del_page(area, current_order, migratetype, pfn, top)
-        expand(area, pfn, order, current_order, migratetype)
+        if current_order > order:
+            expand(area, pfn, order, current_order, migratetype)
         return pfn
     return -1
 
@@ -442,11 +445,12 @@ def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx
     area = z.free_area
     if area is None:
         return False
-    top = k.MAX_ORDER - 1
-    return any(
-        area.nr_free[o] and _first_free(area, o, mt, top) >= 0
-        for o in range(order, k.MAX_ORDER) for mt in range(MIGRATE_PCPTYPES)
-    )
+    for o in range(order, k.MAX_ORDER - 1):
+        if area.nr_free[o]:
+            for mt in range(MIGRATE_PCPTYPES):
+                if area.free_list[o][mt]:
+                    return True
+    return any(area.blocks[mt].runs for mt in range(MIGRATE_PCPTYPES))
 
 
 def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int) -> int:
@@ -708,12 +712,13 @@ def nr_free_zone_pages(k: Kernel, offset: int) -> int:
     """Count managed pages above the high watermark in zones up to index `offset`. Source: nr_free_zone_pages()"""
     nid = min(k.nodes)
     total = 0
-    for zone_nid, idx in k.nodes[nid].node_zonelist:
+    nodes = k.nodes
+    for zone_nid, idx in nodes[nid].node_zonelist:
         if idx <= offset:
-            zone = k.nodes[zone_nid].node_zones[idx]
-            high = zone.watermark[WMARK_HIGH]
-            if zone.managed_pages > high:
-                total += zone.managed_pages - high
+            zone = nodes[zone_nid].node_zones[idx]
+            above = zone.managed_pages - zone.watermark[WMARK_HIGH]
+            if above > 0:
+                total += above
     return total
 
 
@@ -814,9 +819,11 @@ def calculate_totalreserve_pages(k: Kernel) -> None:
     """Source: mm/page_alloc.c calculate_totalreserve_pages()"""
     for nid in k.node_states[mmzone.N_ONLINE]:
         pgdat = k.nodes[nid]
-        pgdat.totalreserve_pages = sum(
-            min(zone.managed_pages, max(zone.lowmem_reserve[zone.idx :]) + zone.watermark[WMARK_HIGH])
-            for zone in pgdat.node_zones)
+        total = 0
+        for zone in pgdat.node_zones:
+            if zone.managed_pages:
+                total += min(zone.managed_pages, max(zone.lowmem_reserve[zone.idx :]) + zone.watermark[WMARK_HIGH])
+        pgdat.totalreserve_pages = total
 
 
 def setup_per_zone_wmarks(k: Kernel) -> None:
@@ -827,10 +834,13 @@ def setup_per_zone_wmarks(k: Kernel) -> None:
     """
     pages_min = k.min_free_kbytes >> (k.PAGE_SHIFT - 10)
     zones = list(_zones(k))
-    lowmem_pages = sum(zone.managed_pages for zone in zones)
+    lowmem_pages = sum([zone.managed_pages for zone in zones])
     for zone in zones:
         managed = zone.managed_pages
-        low = pages_min * managed // lowmem_pages if lowmem_pages else 0
+        if not managed:
+            zone.watermark = (0, 0, 0)
+            continue
+        low = pages_min * managed // lowmem_pages
         step = max(low >> 2, managed * _WATERMARK_SCALE_FACTOR // 10000)
         zone.watermark = (low, low + step, low + step * 2)
     calculate_totalreserve_pages(k)
@@ -838,15 +848,15 @@ def setup_per_zone_wmarks(k: Kernel) -> None:
 
 def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
     """Source: mm/page_alloc.c setup_per_zone_lowmem_reserve()"""
-    ratios = [_LOWMEM_RESERVE_RATIO[name] for name in k.config.zones]
     for nid in k.node_states[mmzone.N_ONLINE]:
         zones = k.nodes[nid].node_zones
         for i, zone in enumerate(zones):
             above = 0
-            reserve = [0] * len(zones)
-            for j in range(i + 1, len(zones)):
-                above += zones[j].managed_pages
-                reserve[j] = above // ratios[i]
+            ratio = _LOWMEM_RESERVE_RATIO[zone.name]
+            reserve = [0] * (i + 1)
+            for higher in zones[i + 1 :]:
+                above += higher.managed_pages
+                reserve.append(above // ratio)
             zone.lowmem_reserve = tuple(reserve)
     calculate_totalreserve_pages(k)
 

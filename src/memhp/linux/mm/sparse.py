@@ -42,26 +42,27 @@ def sparse_index_alloc(k: Kernel, root: int) -> None:
     k.section_roots |= {root}
 
 
-def sparse_index_init(k: Kernel, section_nr: int) -> None:
+def sparse_index_init(k: Kernel, section_nr: int) -> int:
     """
-    Make sure the root of a section exists.
-
-    Raises:
-        KernelError: EEXIST if it does already, which callers take as success.
+    Make sure the root of a section exists; returns EEXIST if it did already, which every caller takes as success, else 0.
 
     Source: mm/sparse.c sparse_index_init() [v4.9]
     """
     root = _root(k, section_nr)
     if root in k.section_roots:
-        raise KernelError(EEXIST, "the root of the section exists", section=section_nr)
+        return EEXIST
     sparse_index_alloc(k, root)
+    return 0
 
 
 def _section(k: Kernel, section_nr: int) -> MemSection:
     """Return a section for editing; an entry is made where the root exists but the section was never touched. Source: none"""
-    if section_nr not in k.mem_section:
-        k.sections_rw()[section_nr] = MemSection(section_nr, k.token)
-    return k.section_rw(section_nr)
+    section = k.mem_section.get(section_nr)
+    if section is None:
+        section = k.sections_rw()[section_nr] = MemSection(section_nr, k.token)
+    elif section.owner is not k.token:
+        section = k.section_rw(section_nr)
+    return section
 
 
 def memory_present(k: Kernel, nid: int, start: int, end: int) -> None:
@@ -77,11 +78,7 @@ def memory_present(k: Kernel, nid: int, start: int, end: int) -> None:
         end = limit
     for pfn in range(start, end, k.PAGES_PER_SECTION):
         section_nr = mmzone.pfn_to_section_nr(k, pfn)
-        try:
-            sparse_index_init(k, section_nr)
-        except KernelError as err:
-            if err.errno != EEXIST:
-                raise
+        sparse_index_init(k, section_nr)
         ms = _section(k, section_nr)
         if not ms.section_mem_map:
             ms.early_nid = nid
@@ -139,11 +136,7 @@ def sparse_add_one_section(k: Kernel, nid: int, start_pfn: int) -> None:
     Source: mm/sparse.c sparse_add_one_section() [v4.9], which takes the zone; only its node is used
     """
     section_nr = mmzone.pfn_to_section_nr(k, start_pfn)
-    try:
-        sparse_index_init(k, section_nr)
-    except KernelError as err:
-        if err.errno != EEXIST:
-            raise
+    sparse_index_init(k, section_nr)
     present = mmzone.present_section_nr(k, section_nr)
     sparse_vmemmap.sparse_mem_map_populate(k, section_nr, nid)
     if present:
@@ -227,11 +220,7 @@ def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> No
     Source: mm/sparse.c sparse_add_section() [v5.3]
     """
     section_nr = mmzone.pfn_to_section_nr(k, start_pfn)
-    try:
-        sparse_index_init(k, section_nr)
-    except KernelError as err:
-        if err.errno != EEXIST:
-            raise
+    sparse_index_init(k, section_nr)
     section_activate(k, nid, start_pfn, nr_pages)
     ms = k.section_rw(section_nr)
     ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT

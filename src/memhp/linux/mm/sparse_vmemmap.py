@@ -131,11 +131,11 @@ def map_section(k: Kernel, start_pfn: int, end_pfn: int) -> None:
     """From here on the struct pages of these pfns can be touched. Source: none"""
     sections = k.sections_rw()
     for nr in range(start_pfn >> k.PFN_SECTION_SHIFT, -(-end_pfn >> k.PFN_SECTION_SHIFT)):
-        if nr not in sections:
-            sections[nr] = MemSection(nr, k.token)
-        section = k.section_rw(nr)
+        section = sections.get(nr)
+        if section is None:
+            section = sections[nr] = MemSection(nr, k.token)
         if section.memmap is None:
-            section.memmap = PageColumns(k.PAGES_PER_SECTION)
+            k.section_rw(nr).memmap = PageColumns(k.PAGES_PER_SECTION)
 
 
 def sparse_mem_map_populate(k: Kernel, pnum: int, nid: int) -> None:

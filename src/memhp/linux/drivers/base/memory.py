@@ -215,9 +215,9 @@ def show_online(k: Kernel, mem: MemoryBlock) -> str:
     return f"{0 if mem.dev_offline else 1}\n"
 
 
-def sysfs_streq(buf: str, word: str) -> bool:
-    """Compare as sysfs does: one newline at the end does not count. Source: lib/string.c sysfs_streq()"""
-    return buf.split("\0", 1)[0].removesuffix("\n") == word
+def _word(buf: str) -> str:
+    """What sysfs_streq() compares: up to the first NUL, one newline at the end does not count. Source: lib/string.c"""
+    return buf.split("\0", 1)[0].removesuffix("\n")
 
 
 def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
@@ -232,7 +232,7 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
     Source: drivers/base/memory.c store_mem_state() [v4.9]
     """
     core.lock_device_hotplug_sysfs(k)
-    online_type = next((value for word, value in _ONLINE_TYPES.items() if sysfs_streq(buf, word)), None)
+    online_type = _ONLINE_TYPES.get(_word(buf))
     if online_type is None:
         core.unlock_device_hotplug(k)
         raise KernelError(
@@ -315,9 +315,9 @@ def store_auto_online_blocks(k: Kernel, buf: str) -> None:
 
     Source: drivers/base/memory.c store_auto_online_blocks() [v4.9]
     """
-    if sysfs_streq(buf, "online"):
+    if _word(buf) == "online":
         k.memhp_auto_online = True
-    elif sysfs_streq(buf, "offline"):
+    elif _word(buf) == "offline":
         k.memhp_auto_online = False
     else:
         raise KernelError(EINVAL, f"{buf.strip()!r} is neither online nor offline")
