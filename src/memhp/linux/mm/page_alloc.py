@@ -683,7 +683,7 @@ def _section_contiguous(k: Kernel, start: int, end: int, zone: Zone) -> bool:
     runs = mmzone.pfn_valid_runs(k, start, end)
     columns = None if section is None else section.memmap
     if columns is not None and len(runs) == 1 and columns.uniform(ZONE) == zone.idx and columns.uniform(NODE) == zone.nid:
-        return runs[0][2]
+        return __pageblock_pfn_to_page(k, start, end, zone) is not None
     blocks = k.pageblock_nr_pages
     while start < end:
         stop = min(end, start - start % blocks + blocks)
@@ -826,10 +826,11 @@ def calculate_totalreserve_pages(k: Kernel) -> None:
         pgdat.totalreserve_pages = total
 
 
-def setup_per_zone_wmarks(k: Kernel) -> None:
+def __setup_per_zone_wmarks(k: Kernel) -> None:
     """
     Share min_free_kbytes out among the zones.
 
+    Context: zonelists_mutex held.
     Source: mm/page_alloc.c __setup_per_zone_wmarks() [v4.9]
     """
     pages_min = k.min_free_kbytes >> (k.PAGE_SHIFT - 10)
@@ -844,6 +845,13 @@ def setup_per_zone_wmarks(k: Kernel) -> None:
         step = max(low >> 2, managed * _WATERMARK_SCALE_FACTOR // 10000)
         zone.watermark = (low, low + step, low + step * 2)
     calculate_totalreserve_pages(k)
+
+
+def setup_per_zone_wmarks(k: Kernel) -> None:
+    """Source: mm/page_alloc.c setup_per_zone_wmarks() [v4.9]"""
+    lock_zonelists(k)
+    __setup_per_zone_wmarks(k)
+    unlock_zonelists(k)
 
 
 def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
