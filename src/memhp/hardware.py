@@ -114,6 +114,7 @@ class Hardware:
         window: First address of the hot-plug window; DIMMs are placed from here on.
         origin: Where all this comes from, in words.
         memmap_reserved: True if `reserved` already holds the memmap of boot memory (a recording does).
+        managed: Pages that the page allocator has once the machine has booted, where recorded; 0: not known.
     """
 
     arch: str
@@ -129,6 +130,7 @@ class Hardware:
     window: int = 0
     origin: str = ""
     memmap_reserved: bool = False
+    managed: int = 0
 
     @property
     def ram_end(self) -> int:

@@ -178,8 +178,8 @@ def setup_arch(k: Kernel) -> None:
         N_NORMAL_MEMORY: frozenset(nids), N_MEMORY: frozenset(nids),
     }
     k.arch.memory_present(k)
-    _reserve_tables(k)
     sparse.sparse_init(k)
+    _reserve_tables(k)
     free_area_init_nodes(k)
     request_standard_resources(k)
 
@@ -188,12 +188,18 @@ def _reserve_tables(k: Kernel) -> None:
     """
     Take what early boot takes for page tables, per-cpu data and hash tables, where the map does not tell.
 
-    About 2 MiB on the recorded 1 GiB machine, and 3 MiB for each further GiB up to 64. Source: none
+    As much as leaves the pages that the recorded kernel managed; else about 2 MiB, and 3 MiB for each 2 GiB up to 64.
+    Source: none
     """
     if k.hardware.memmap_reserved:
         return
     size = 2 * MIB + min(64, k.hardware.total // GIB) * 3 * MIB // 2
-    memblock.memblock_virt_alloc(k, size // k.PAGE_SIZE * k.PAGE_SIZE, k.PAGE_SIZE)
+    if k.hardware.managed:
+        free = [*k.hardware.freed, *((start, end) for start, end, _ in memblock.for_each_free_mem_range(k))]
+        pages = sum((end >> k.PAGE_SHIFT) - (-(-start >> k.PAGE_SHIFT)) for start, end in free)
+        size = max(0, pages - k.hardware.managed) * k.PAGE_SIZE
+    if size:
+        memblock.memblock_virt_alloc(k, size // k.PAGE_SIZE * k.PAGE_SIZE, k.PAGE_SIZE)
 
 
 def free_area_init_nodes(k: Kernel) -> None:
