@@ -7,8 +7,8 @@ file (``== /sys/kernel/debug/memblock/reserved``, or short: ``memory``, ``reserv
 that the kernel gave back after boot, written as memblock writes them); a capture.
 
 With a memblock listing the map is exact: memory, flags and what was reserved when the buddy allocator started. Without one
-(x86_64 drops memblock) memory is what iomem calls System RAM, whole pages only, and what was reserved is put together from
-the kernel image in iomem, the ranges given back that the capture knows of, and the low memory that every PC reserves.
+(x86_64 drops memblock) memory is what iomem calls System RAM (the kernel uses the whole pages of it), and what was reserved
+is put together from the kernel image in iomem, the ranges given back that the capture knows of, and the low memory that every PC reserves.
 """
 
 from __future__ import annotations
@@ -196,11 +196,9 @@ def hardware_from_files(
         tree = iomem.Iomem(())
     ram = [region for region in tree.regions if region.name == iomem.SYSTEM_RAM]
     if listed:
-        spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r)) for r in listed]
-        if page_size > 1 and any((r.start | r.end) % page_size for r in spans):
-            spans = [r for r in (_whole(r, page_size) for r in spans) if r.size > 0]
+        spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r)) for r in listed if r.size >= page_size]
     else:
-        spans = [r for r in (_whole(MemoryRange(r.start, r.end + 1), page_size) for r in ram) if r.size > 0]
+        spans = [r for r in (MemoryRange(r.start, r.end + 1) for r in ram) if _whole(r, page_size).size > 0]
     if not spans:
         raise UsageError("holds no memory: neither a memblock region nor a System RAM line")
     if spans[-1].end > 1 << 52:
