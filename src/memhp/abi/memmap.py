@@ -227,6 +227,7 @@ def hardware_from_files(
         window=hw.window_of(arch, end),
         origin=origin,
         memmap_reserved=bool(kept),
+        managed=_managed(files, spans, page_size),
     )
 
 
@@ -305,6 +306,14 @@ def _by_block(files: Files, spans: list[MemoryRange]) -> list[MemoryRange]:
             else:
                 cut.append(replace(r, start=start, end=end, nid=nid))
     return cut or spans
+
+
+def _managed(files: Files, spans: list[MemoryRange], page_size: int) -> int:
+    """Return the pages the page allocator has, if all memory found is in a zone; else 0."""
+    text = abi.read_optional(files, zoneinfo.ZONEINFO)
+    zones = zoneinfo.parse_zoneinfo(text) if text else ()
+    whole = sum(_whole(r, page_size).size for r in spans) // page_size
+    return sum(zone.managed for zone in zones) if sum(zone.present for zone in zones) == whole else 0
 
 
 def _footprint(files: Files, page_size: int) -> Footprint | None:
