@@ -8,7 +8,8 @@ that the kernel gave back after boot, written as memblock writes them); a captur
 
 With a memblock listing the map is exact: memory, flags and what was reserved when the buddy allocator started. Without one
 (x86_64 drops memblock) memory is what iomem calls System RAM (the kernel uses the whole pages of it), and what was reserved
-is put together from the kernel image in iomem, the ranges given back that the capture knows of, and the low memory that every PC reserves.
+is put together from the kernel image in iomem, the ranges given back that the capture knows of, and the low memory that
+every PC reserves.
 """
 
 from __future__ import annotations
