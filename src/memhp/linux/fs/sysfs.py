@@ -180,6 +180,10 @@ def _directory(k: Kernel, parts: tuple[str, ...]) -> list[str] | None:
 
 def _file(k: Kernel, parts: tuple[str, ...]) -> tuple[Show | None, Store | None] | None:
     """The show and store functions of a text file, or None if there is no such file. Source: none"""
+    if len(parts) == 6 and parts[3] == "memory" and parts[:3] == ("sys", "devices", "system"):
+        block = _number(parts[4], "memory")
+        if block in k.memory_blocks and parts[5] in _BLOCK_SHOW:
+            return _block_file(k, block, parts[5])
     if len(parts) == 2 and parts[0] == "proc" and parts[1] in _PROC:
         return _PROC[parts[1]], None
     if parts[:4] == ("sys", "kernel", "debug", "memblock") and len(parts) == 5 and _has_debugfs_memblock(k):

@@ -10,7 +10,7 @@ Source: include/asm-generic/memory_model.h; arch/arm64/include/asm/pgtable.h vme
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from memhp.linux import bug
@@ -47,35 +47,50 @@ def page_columns(k: Kernel, pfn: int) -> PageColumns:
     return section.memmap
 
 
-def page_ranges(k: Kernel, pfn: int, nr_pages: int) -> Iterator[tuple[PageColumns, int, int, int]]:
+Piece = tuple[PageColumns, int, int, int]
+"""A piece of a range inside one section: columns, start offset, end offset, first pfn."""
+
+
+def page_ranges(k: Kernel, pfn: int, nr_pages: int) -> Iterable[Piece]:
     """
-    Cut [pfn, pfn + nr_pages) at sections: (columns, start offset, end offset, first pfn) of each piece, for reading.
+    Cut [pfn, pfn + nr_pages) at sections, for reading.
 
     Raises:
         KernelBugError: no memmap is populated at a piece; earlier pieces have been handed out.
     """
-    end = pfn + nr_pages
-    mask = k.PAGES_PER_SECTION - 1
-    while pfn < end:
-        stop = min(end, (pfn | mask) + 1)
-        offset = pfn & mask
-        yield page_columns(k, pfn), offset, offset + stop - pfn, pfn
-        pfn = stop
+    offset = pfn & (k.PAGES_PER_SECTION - 1)
+    if offset + nr_pages <= k.PAGES_PER_SECTION:
+        return ((page_columns(k, pfn), offset, offset + nr_pages, pfn),) if nr_pages else ()
+    return _pieces(k, pfn, nr_pages, page_columns)
 
 
-def page_ranges_rw(k: Kernel, pfn: int, nr_pages: int) -> Iterator[tuple[PageColumns, int, int, int]]:
+def page_ranges_rw(k: Kernel, pfn: int, nr_pages: int) -> Iterable[Piece]:
     """As page_ranges(), for editing."""
+    offset = pfn & (k.PAGES_PER_SECTION - 1)
+    if offset + nr_pages <= k.PAGES_PER_SECTION:
+        return ((page_columns_rw(k, pfn), offset, offset + nr_pages, pfn),) if nr_pages else ()
+    return _pieces(k, pfn, nr_pages, page_columns_rw)
+
+
+def page_columns_rw(k: Kernel, pfn: int) -> PageColumns:
+    """As page_columns(), for editing."""
+    nr = pfn >> k.PFN_SECTION_SHIFT
+    section = k.mem_section.get(nr)
+    if section is None or section.memmap is None:
+        _fault(k, pfn)
+    if section.owner is k.token:
+        return section.memmap
+    memmap = k.section_rw(nr).memmap
+    assert memmap is not None
+    return memmap
+
+
+def _pieces(k: Kernel, pfn: int, nr_pages: int, columns: Callable[[Kernel, int], PageColumns]) -> Iterator[Piece]:
+    """The pieces of a range that crosses sections, each looked up when its turn comes. Source: none"""
     end = pfn + nr_pages
     mask = k.PAGES_PER_SECTION - 1
     while pfn < end:
         stop = min(end, (pfn | mask) + 1)
         offset = pfn & mask
-        nr = pfn >> k.PFN_SECTION_SHIFT
-        section = k.mem_section.get(nr)
-        if section is None or section.memmap is None:
-            _fault(k, pfn)
-        if section.owner is not k.token:
-            section = k.section_rw(nr)
-        assert section.memmap is not None
-        yield section.memmap, offset, offset + stop - pfn, pfn
+        yield columns(k, pfn), offset, offset + stop - pfn, pfn
         pfn = stop

@@ -33,6 +33,9 @@ def pfn_to_nid(k: Kernel, pfn: int) -> int:
 def page_zone(k: Kernel, pfn: int) -> Zone:
     """Return the zone a page's links name; a struct page nobody initialised names the first zone of node 0."""
     columns = page_columns(k, pfn)
+    zone, nid = columns.cols[ZONE], columns.cols[NODE]
+    if isinstance(zone, int) and isinstance(nid, int):
+        return k.nodes[nid].node_zones[zone]
     offset = pfn & (k.PAGES_PER_SECTION - 1)
     return k.nodes[columns.get(NODE, offset)].node_zones[columns.get(ZONE, offset)]
 

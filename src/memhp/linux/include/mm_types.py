@@ -62,7 +62,7 @@ class PageColumns:
 
     def zero(self) -> None:
         """memset(memmap, 0): the state of a struct page nobody has initialised."""
-        self.cols = [0, 0, 0, 0, 0]
+        self.cols[:] = (0, 0, 0, 0, 0)
         self.owned = 0
 
     def _spread(self, which: int) -> bytearray:

@@ -18,7 +18,7 @@ Source: mm/page_alloc.c [v4.9].
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isqrt
 from typing import TYPE_CHECKING
 
@@ -189,8 +189,16 @@ def __free_pages(k: Kernel, pfn: int, order: int) -> None:
     __free_pages_ok(k, pfn, order)
 
 
-def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterable[tuple[int, int, int]]:
     """Cut [start, end) where the migratetype of pageblocks changes: (start, end, migratetype). Source: none"""
+    section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
+    if section is not None and (end - 1) >> k.PFN_SECTION_SHIFT == section.nr and isinstance(section.pageblock_flags, int):
+        return ((start, end, section.pageblock_flags),)
+    return _migratetype_pieces(k, start, end)
+
+
+def _migratetype_pieces(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """_migratetype_runs() where sections or pageblocks differ. Source: none"""
     mask = k.PAGES_PER_SECTION - 1
     step = k.pageblock_nr_pages
     while start < end:
@@ -214,14 +222,16 @@ def _free_pages_range(k: Kernel, zone: Zone, start: int, end: int) -> None:
     if first >= last:
         _free_small(k, zone, start, end)
         return
-    _free_small(k, zone, start, first)
+    if start < first:
+        _free_small(k, zone, start, first)
     area = k.free_area_rw(zone)
     for run_start, run_end, migratetype in _migratetype_runs(k, first, last):
         area.blocks[migratetype].add(run_start, run_end)
         area.nr_free[k.MAX_ORDER - 1] += (run_end - run_start) // size
         if migratetype != MIGRATE_ISOLATE:
             zone.nr_free_pages += run_end - run_start
-    _free_small(k, zone, last, end)
+    if last < end:
+        _free_small(k, zone, last, end)
 
 
 def _free_small(k: Kernel, zone: Zone, start: int, end: int) -> None:
@@ -524,6 +534,10 @@ def _not_early(k: Kernel, start: int, end: int, zone: int, nid: int) -> None:
     """The label `not_early` of memmap_init_zone(), for pfns [start, end). Source: mm/page_alloc.c memmap_init_zone()"""
     mask = k.PAGES_PER_SECTION - 1
     blocks = k.pageblock_nr_pages
+    if not start & mask and end - start == mask + 1:
+        __init_single_page(k, start, end - start, zone, nid)
+        set_pageblock_migratetype(k, start, MIGRATE_MOVABLE, end - start)
+        return
     while start < end:
         stop = min(end, (start | mask) + 1)
         __init_single_page(k, start, stop - start, zone, nid)
@@ -701,11 +715,12 @@ def clear_zone_contiguous(zone: Zone) -> None:
 # What the sizes of zones decide: zonelists, per-cpu lists, watermarks
 
 
-def _zones(k: Kernel) -> Iterator[Zone]:
+def _zones(k: Kernel) -> list[Zone]:
     """for_each_zone(): of online nodes, lowest first. Source: include/linux/mmzone.h"""
-    for nid in sorted(k.nodes):
-        if nid in k.node_states[mmzone.N_ONLINE]:
-            yield from k.nodes[nid].node_zones
+    online = k.node_states[mmzone.N_ONLINE]
+    if len(online) == 1:
+        return k.nodes[min(online)].node_zones
+    return [zone for nid in sorted(online) for zone in k.nodes[nid].node_zones]
 
 
 def nr_free_zone_pages(k: Kernel, offset: int) -> int:
@@ -822,7 +837,8 @@ def calculate_totalreserve_pages(k: Kernel) -> None:
         total = 0
         for zone in pgdat.node_zones:
             if zone.managed_pages:
-                total += min(zone.managed_pages, max(zone.lowmem_reserve[zone.idx :]) + zone.watermark[WMARK_HIGH])
+                # lowmem_reserve grows with the class zone, so its last entry is its largest.
+                total += min(zone.managed_pages, zone.lowmem_reserve[-1] + zone.watermark[WMARK_HIGH])
         pgdat.totalreserve_pages = total
 
 
@@ -834,7 +850,7 @@ def __setup_per_zone_wmarks(k: Kernel) -> None:
     Source: mm/page_alloc.c __setup_per_zone_wmarks() [v4.9]
     """
     pages_min = k.min_free_kbytes >> (k.PAGE_SHIFT - 10)
-    zones = list(_zones(k))
+    zones = _zones(k)
     lowmem_pages = sum([zone.managed_pages for zone in zones])
     for zone in zones:
         managed = zone.managed_pages
@@ -864,7 +880,7 @@ def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
             reserve = [0] * (i + 1)
             for higher in zones[i + 1 :]:
                 above += higher.managed_pages
-                reserve.append(above // ratio)
+                reserve.append(above // ratio if above else 0)
             zone.lowmem_reserve = tuple(reserve)
     calculate_totalreserve_pages(k)
 
