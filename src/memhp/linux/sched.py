@@ -31,6 +31,9 @@ class Mutex:
         self.name = name
         self.holder = holder
 
+    def copy(self) -> Mutex:
+        return Mutex(self.name, self.holder)
+
 
 class Tasks:
     """

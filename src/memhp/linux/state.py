@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 class Kernel:
     """
-    One booted kernel.
+    One booted kernel. (No slots: copying a dict is what makes a fork cheap.)
 
     Attributes:
         tree, arch, config, hardware, cmdline, remedy: What was booted.
@@ -47,19 +47,6 @@ class Kernel:
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
     """
-
-    __slots__ = (
-        "MAX_ORDER", "MAX_PHYSMEM_BITS", "NR_MEM_SECTIONS", "PAGES_PER_SECTION", "PAGE_SHIFT", "PAGE_SIZE",
-        "PFN_SECTION_SHIFT", "SECTION_SIZE_BITS", "VMEMMAP_START", "ZONE_MOVABLE", "ZONE_NORMAL", "_iomem_owner",
-        "_memory_blocks_owner", "_section_owner", "arch", "before_add_zone", "cmdline", "config", "device_hotplug_lock",
-        "firmware_map", "hardware", "high_memory", "highest_memmap_pfn", "iomem_resource", "linear_map", "log",
-        "max_low_pfn", "max_pfn", "mem_hotplug_lock", "mem_section", "mem_sysfs_mutex", "memblock", "memhp_auto_online",
-        "memory_blocks", "memory_chain", "min_free_kbytes", "movable_node_enabled", "node_states", "nodes",
-        "online_page_callback", "page_group_by_mobility_disabled", "pageblock_nr_pages", "pageblock_order", "pfn_valid",
-        "policy_zone", "remedy", "section_roots", "sections_per_block", "slab_is_available", "system_running", "tasks",
-        "token", "totalram_pages", "tree", "user_generation", "user_pages", "vm_total_pages", "vmemmap_tables",
-        "zonelist_generation", "zonelists_mutex",
-    )
 
     def __init__(self, tree: Tree, arch: ArchOps, config: Kconfig, hardware: Hardware, definition: Definition) -> None:
         self.tree = tree
@@ -131,17 +118,17 @@ class Kernel:
     def fork(self) -> Kernel:
         """Return a second kernel in the same state; what either does from now on the other does not see."""
         new: Kernel = Kernel.__new__(Kernel)
-        for name in Kernel.__slots__:
-            setattr(new, name, getattr(self, name))
+        new.__dict__.update(self.__dict__)
         self.token = object()
         new.token = object()
         new.log = self.log.copy()
         new.tasks = self.tasks.copy()
         new.nodes = {nid: pgdat.copy() for nid, pgdat in self.nodes.items()}
         new.node_states = self.node_states.copy()
-        for name in ("mem_hotplug_lock", "device_hotplug_lock", "mem_sysfs_mutex", "zonelists_mutex"):
-            lock = getattr(self, name)
-            setattr(new, name, Mutex(lock.name, lock.holder))
+        new.mem_hotplug_lock = self.mem_hotplug_lock.copy()
+        new.device_hotplug_lock = self.device_hotplug_lock.copy()
+        new.mem_sysfs_mutex = self.mem_sysfs_mutex.copy()
+        new.zonelists_mutex = self.zonelists_mutex.copy()
         return new
 
     # What may be edited in place.
