@@ -233,6 +233,51 @@ def test_insert_around_inside_and_across(k: Kernel) -> None:
     )
 
 
+def test_insert_with_a_common_end(k: Kernel) -> None:
+    """
+    A range that shares an end with another goes inside if it is smaller and around if it is larger or equal.
+
+        | [== a ==] |      [ b ] shares the start, [ c ] the end, [== d ==] both
+    """
+    ram(k, 0x1000, 0x4FFF, "a")
+    spans = {"b": (0x1000, 0x1FFF), "c": (0x4000, 0x4FFF), "d": (0x1000, 0x4FFF), "e": (0x1000, 0x5FFF), "f": (0, 0x5FFF)}
+    for name, (start, end) in spans.items():
+        resource.insert_resource(k, k.iomem_resource, Resource(start, end, name))
+    assert [(depth, r.name) for depth, r in resource.next_resource(k.iomem_resource)] == [
+        (0, "f"), (1, "e"), (2, "d"), (3, "a"), (4, "b"), (4, "c")]
+    outside = Resource(k.iomem_resource.end, k.iomem_resource.end + 1, "g")
+    assert resource.insert_resource_conflict(k, k.iomem_resource, outside) is k.iomem_resource
+
+
+def test_insert_around_several_with_common_ends(k: Kernel) -> None:
+    """
+    Several become children of a range that ends exactly where the first starts and the last ends.
+
+        | [ a ] [ b ][ c ] |  ->  | [= new [ a ] [ b ][ c ]=] |
+    """
+    for name, start in (("a", 0x1000), ("b", 0x3000), ("c", 0x4000), ("d", 0x5000)):
+        ram(k, start, start + 0xFFF, name)
+    resource.insert_resource(k, k.iomem_resource, Resource(0x1000, 0x4FFF, "new"))
+    assert [(depth, r.name) for depth, r in resource.next_resource(k.iomem_resource)] == [
+        (0, "new"), (1, "a"), (1, "b"), (1, "c"), (0, "d")]
+
+
+def test_the_edges_of_the_root(k: Kernel) -> None:
+    """
+    A resource may start and end where the root does, be one byte long, and be released there.
+
+        [ root ===========]
+        [ a ]          [ b]
+    """
+    top = k.iomem_resource.end
+    ram(k, 0, 0xFFF)
+    ram(k, top - 0xFFF, top)
+    ram(k, 0x2000, 0x2000, "byte")
+    release(k, 0, 0x7FF)
+    release(k, top - 0x7FF, top)
+    assert [(r.start, r.end) for r in k.iomem_resource.child] == [(0x800, 0xFFF), (0x2000, 0x2000), (top - 0xFFF, top - 0x800)]
+
+
 def test_a_fork_keeps_its_own(k: Kernel) -> None:
     """What one of two forked kernels requests or releases the other does not see, although both started with one tree."""
     r = ram(k, 0x1000, 0x1FFF)
@@ -305,6 +350,19 @@ def test_release_what_would_cut_off_something_inside(k: Kernel, start: int, end:
     assert refused(k, start, end) == "EBUSY"
 
 
+def test_release_up_to_what_is_inside(k: Kernel) -> None:
+    """
+    What is inside may touch the part that goes.
+
+        | [out][= code =][out] |
+    """
+    r = ram(k, 0x1000, 0x8FFF)
+    inside(k, r, 0x2000, 0x7FFF, "Kernel code")
+    release(k, 0x1000, 0x1FFF)
+    release(k, 0x8000, 0x8FFF)
+    assert resource.iomem_show(k) == "00002000-00007fff : System RAM\n  00002000-00007fff : Kernel code\n"
+
+
 def test_release_what_no_entry_contains(k: Kernel) -> None:
     """
     More than one entry, more than it, a hole, or beyond the root: EINVAL.
@@ -374,6 +432,9 @@ def test_adjust_into_a_neighbour(k: Kernel) -> None:
             adjust(k, parent, r, start, end + 1 - start)
     adjust(k, parent, r, 0x3000, 0x3000)
     assert (r.start, r.end) == (0x3000, 0x5FFF)
+    del parent.child[0], parent.child[1]
+    adjust(k, parent, r, 0x1000, 0x8000)
+    assert (r.start, r.end) == (0x1000, 0x8FFF)
 
 
 # Walks
@@ -436,6 +497,9 @@ def test_walk_ends_at_a_first_entry_without_a_whole_page(k: Kernel) -> None:
     ram(k, 2 * PAGE, 3 * PAGE - 1)
     assert walked(k, 0, 8) == (-1, [])
     assert walked(k, 2, 6) == (0, [(2, 1)])
+    ram(k, 4 * PAGE - 0x80, 4 * PAGE + 0x7F)
+    ram(k, 5 * PAGE, 6 * PAGE - 1)
+    assert walked(k, 2, 6) == (0, [(2, 1), (5, 1)]), "later ones without a whole page are passed over"
 
 
 def test_page_is_ram_and_region_intersects(k: Kernel) -> None:
@@ -469,6 +533,7 @@ def test_search_inside(k: Kernel) -> None:
     window = ram(k, 0x10000, 0x1FFFF, "window", IORESOURCE_MEM)
     inside(k, window, 0x12000, 0x15FFF, "System RAM", RAM)
     for first_level, expected in ((True, False), (False, True)):
+        assert not resource.find_next_iomem_res(k, Resource(0, 0x12000, "", RAM), first_level), "it must start below the end"
         res = Resource(0, 0x13FFF, "", RAM)
         assert expected == resource.find_next_iomem_res(k, res, first_level)
         assert ((res.start, res.end) == (0x12000, 0x13FFF)) == expected

@@ -173,6 +173,34 @@ def test_add_over_many_fills_the_gaps(k: Kernel) -> None:
     assert k.log.lines == ["WARNING: at mm/memblock.c memblock_add_range()"] * 2
 
 
+def test_add_from_the_same_start_on_another_node(k: Kernel) -> None:
+    """
+    What is there keeps its node, the rest gets the new one; nothing is inserted below, so nothing is warned of.
+
+        | [ r1, node 0 ]             |
+        | [ r2, node 1 =========]    |
+    """
+    memblock.memblock_add_node(k, 1 * MIB, 1 * MIB, 0)
+    memblock.memblock_add_node(k, 1 * MIB, 3 * MIB, 1)
+    assert memory(k) == [(1 * MIB, 1 * MIB, 0, 0), (2 * MIB, 2 * MIB, 1, 0)]
+    assert k.log.lines == []
+
+
+def test_nodes_that_are_not_kept_are_not_compared() -> None:
+    """
+    Without NUMA a hot-add across boot memory that was added without a node is no reason to warn.
+
+        |   [ boot ]   [ boot ]   |
+        | [===== hot-added =====] |
+    """
+    k = bare_kernel("arm64")
+    memblock.memblock_add(k, 2 * MIB, 1 * MIB)
+    memblock.memblock_add(k, 4 * MIB, 1 * MIB)
+    memblock.memblock_add_node(k, 1 * MIB, 6 * MIB, 0)
+    assert memory(k) == [(1 * MIB, 6 * MIB, 0, 0)]
+    assert k.log.lines == []
+
+
 def test_add_nothing(k: Kernel) -> None:
     """
     Zero bytes are no region.
@@ -384,6 +412,13 @@ def test_mark_without_room(k: Kernel) -> None:
     assert (refused.value.errno, refused.value.where) == (ENOMEM, "memblock_isolate_range")
 
 
+def test_mark_with_just_enough_room(k: Kernel) -> None:
+    """With two free places a region may be split at both ends, which fills the array to the last place."""
+    scatter(k, 126)
+    memblock.memblock_mark_nomap(k, 1 * GIB + 1 * KIB, 1 * KIB)
+    assert len(memory(k)) == 128
+
+
 def test_clear_nomap_came_with_the_series() -> None:
     """Plain v4.9 has no memblock_clear_nomap(): calling it there is a mistake of the model."""
     k = bare_kernel(tree=tree.V4_9)
@@ -459,10 +494,11 @@ def test_pfn_ranges_hold_whole_pages(k: Kernel) -> None:
     Pages that memory covers in part do not count; a region without a whole page is passed over.
 
         page |  1  |  2  |  3  |  4  |
-             |   [========]  []      |
+             |   [========]  []  [===|==]
     """
     memblock.memblock_add_node(k, 0x1800, 0x1800, 0)
     memblock.memblock_add_node(k, 0x3400, 0x100, 0)
+    memblock.memblock_add_node(k, 0x4800, 0x1000, 0)
     memblock.memblock_add_node(k, 0x8000, 0x2000, 1)
     assert list(memblock.for_each_mem_pfn_range(k)) == [(2, 3, 0), (8, 10, 1)]
     assert list(memblock.for_each_mem_pfn_range(k, 1)) == [(8, 10, 1)]
@@ -580,6 +616,46 @@ def test_virt_alloc_gives_up_node_and_lower_limit(k: Kernel) -> None:
     with pytest.raises(KernelBugError, match="Failed to allocate 1048576 bytes"):
         memblock.memblock_virt_alloc_node(k, 1 * MIB, 1)
     assert k.log.lines[-1].startswith("Kernel panic - not syncing: memblock_virt_alloc_try_nid: Failed to allocate 1048576 bytes")
+
+
+def test_virt_alloc_prefers_the_node(k: Kernel) -> None:
+    """
+    Memory of the node wins over higher memory of another one.
+
+        | [ node 0: here ]    [ node 1 ] |
+    """
+    memblock.memblock_add_node(k, 24 * MIB, 1 * MIB, 0)
+    memblock.memblock_add_node(k, 32 * MIB, 1 * MIB, 1)
+    assert memblock.memblock_virt_alloc_node(k, 4 * KIB, 0) == 25 * MIB - 4 * KIB
+    assert memblock.memblock_alloc_try_nid(k, 4 * KIB, 0, 0) == 25 * MIB - 8 * KIB
+    assert memblock.memblock_alloc_try_nid(k, 1 * MIB, 0, 0) == 32 * MIB
+    memblock.memblock_free_early(k, 32 * MIB, 1 * MIB)
+    assert memblock.memblock_virt_alloc_node(k, 4 * KIB, MAX_NUMNODES) == 33 * MIB - 4 * KIB
+    assert k.log.lines == ["Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead"]
+
+
+def test_arm64_aligns_to_longer_cache_lines() -> None:
+    """
+    arm64's cache lines have 128 bytes, and its lower limit is the start of RAM.
+
+        | [ RAM at 64 KiB ======[ 100 bytes ]  ] |
+    """
+    k = bare_kernel("arm64")
+    memblock.memblock_add(k, 64 * KIB, 1 * MIB)
+    assert memblock.memblock_virt_alloc(k, 200, 0) == 64 * KIB + 1 * MIB - 256
+    assert memblock.BOOTMEM_LOW_LIMIT(k) == 64 * KIB
+
+
+def test_allocating_with_a_full_array(k: Kernel) -> None:
+    """memblock_alloc_range() gives up if it cannot reserve; memblock_virt_alloc() does not look."""
+    memblock.memblock_add(k, 64 * MIB, 64 * MIB)
+    for i in range(128):
+        memblock.memblock_reserve(k, 64 * MIB + i * 8 * KIB, 4 * KIB)
+    assert memblock.memblock_alloc_range(k, 4 * KIB, 0, 0, MEMBLOCK_ALLOC_ACCESSIBLE, MEMBLOCK_NONE) == 0
+    assert memblock.memblock_virt_alloc(k, 4 * KIB, 0) == 128 * MIB - 4 * KIB
+    assert not memblock.memblock_is_reserved(k, 128 * MIB - 4 * KIB)
+    with pytest.raises(KernelBugError, match=r"Failed to allocate 0x1000 bytes below 0x0\."):
+        memblock.memblock_alloc(k, 4 * KIB, 0)
 
 
 def test_mirrored_memory_first(k: Kernel) -> None:
@@ -732,7 +808,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.sampled_from(["mark", "clear"]), FLAGS),
     st.tuples(st.just("set_node"), st.integers(0, 2)),
 )
-STEPS = st.lists(st.tuples(OPERATIONS, st.integers(0, 48), st.integers(0, 24)), max_size=40)
+STEPS = st.lists(st.tuples(OPERATIONS, st.integers(0, 24), st.integers(0, 12)), max_size=40)
 
 
 def perform(k: Kernel, slow: oracle.Memblock, verb: str, what: int | None, base: int, size: int) -> None:
