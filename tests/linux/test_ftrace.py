@@ -129,6 +129,34 @@ def test_labels_are_kept_apart_and_count_their_range() -> None:
     assert 1 == len(recorder.labelled("pages_of"))
 
 
+def test_what_is_asked_for_peoples_sake_stays_out() -> None:
+    """`_why_not_reserved()` looks again, to put a refusal into words; the kernel did not look twice."""
+    mm = room(
+        "drivers/base/memory.py",
+        """
+        def pfn_valid(k):
+            return True
+
+        def _pfns(k):
+            return pfn_valid(k)
+
+        def _why_not_reserved(k):
+            return pfn_valid(k) and _pfns(k)
+
+        def memory_block_action(k):
+            pfn_valid(k)
+            _why_not_reserved(k)
+            pfn_valid(k)
+        """,
+    )
+    notes: list[str] = []
+    with ftrace.record({"pfn_valid": lambda k, call: notes.append(call.name)}) as recorder:
+        mm.memory_block_action(None)
+    assert [("memory_block_action", ["pfn_valid", "pfn_valid"])] == shape(recorder.tree)
+    assert ["pfn_valid", "pfn_valid"] == notes
+    assert ["why_not_reserved"] == [label.name for label in recorder.tree[0].labels]
+
+
 def test_refusals_are_told_from_returned_none() -> None:
     """
     A refusal is seen in every call that it leaves, and in none that swallows it.

@@ -9,7 +9,8 @@ a call tree, under its C name and C file:
   patch series brings; of the files that have no C twin only what is named in `TWINS` counts (mutex_lock(), printk());
 * methods, lambdas, comprehensions, generators and nested functions are not nodes, for C has none of them;
 * a helper without C twin (one leading underscore, or `Source: none` in its docstring) is a *label*: it is kept apart and can be
-  counted, and what it calls belongs to its caller. `_not_early()` is the label `not_early` of memmap_init_zone().
+  counted, and what it calls belongs to its caller. `_not_early()` is the label `not_early` of memmap_init_zone();
+* a helper whose name begins with `_why` finds words for people; what it asks for that is not the kernel's asking, and stays out.
 
 >>> with record() as recorder:
 ...     pass
@@ -129,6 +130,7 @@ class _Open:
     place: _Place
     call: Call
     node: Call | None
+    silent: bool
     failed: KernelError | KernelBugError | None = None
     failed_at: int = 0
 
@@ -240,14 +242,13 @@ class Recorder:
         call = Call(place.name, place.file, args, begin=self._begun)
         self._begun += 1
         above = self._open[-1].node if self._open else None
-        if place.label:
-            if above is not None:
-                above.labels.append(call)
-            node = above
-        else:
+        silent = bool(self._open) and self._open[-1].silent
+        node = above if place.label else call
+        if place.label and above is not None and not silent:
+            above.labels.append(call)
+        elif not place.label and not silent:
             (self.tree if above is None else above.children).append(call)
-            node = call
-        self._open.append(_Open(frame, place, call, node))
+        self._open.append(_Open(frame, place, call, node, silent or (place.label and place.name.startswith("why"))))
 
     def _leave(self, arg: object) -> None:
         ended = self._open.pop()
@@ -264,7 +265,7 @@ class Recorder:
                 self._open[-1].failed = call.error
                 self._open[-1].failed_at = self._births_seen
         watch = self._watch.get(call.name)
-        if watch is not None:
+        if watch is not None and not ended.silent:
             call.note = watch(ended.frame.f_locals.get("k"), call)
 
     def _error(self, ended: _Open, last: int, argument: int) -> KernelError | KernelBugError | None:

@@ -372,12 +372,15 @@ class Comparison:
         common: Functions that occur in both.
         kernel_only: Functions of the recording that the model does not have: not modelled.
         model_only: Functions of the model that this recording cannot show: inlined by the compiler or left out by the tracer.
+        inlined: (caller, function) of one C file, where the model calls a function that the kernel shows elsewhere only: the
+            compiler made a copy of its own there.
     """
 
     difference: str
     common: tuple[str, ...]
     kernel_only: tuple[str, ...]
     model_only: tuple[str, ...]
+    inlined: tuple[tuple[str, str], ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -410,14 +413,39 @@ def compare(
     has_model = names(model) | set(modelled)
     has_kernel = names(recorded) | set(traceable)
     known = has_model & has_kernel
-    left = _Shape("", _shape(splice(model, known, opaque=opaque)))
-    right = _Shape("", _shape(splice(recorded, known, primitives=primitives, opaque=opaque)))
+    theirs = splice(recorded, known, primitives=primitives, opaque=opaque)
+    shown = {(caller.name, call.name) for root in theirs for caller in root.walk() for call in caller.children}
+    ours, inlined = _inline(splice(model, known, opaque=opaque), None, shown)
+    left, right = _Shape("", _shape(ours)), _Shape("", _shape(theirs))
     return Comparison(
         difference=_difference(left, right, ()),
         common=tuple(sorted(names(model) & names(recorded))),
         kernel_only=tuple(sorted(names(recorded) - has_model)),
         model_only=tuple(sorted(names(model) - has_kernel)),
+        inlined=tuple(sorted(inlined)),
     )
+
+
+def _inline(
+    calls: Sequence[Call], caller: Call | None, shown: Collection[tuple[str, str]]
+) -> tuple[list[Call], set[tuple[str, str]]]:
+    """
+    Splice out calls inside one C file that the kernel does not show there, and return them as (caller, function).
+
+    A function that other files call too has a copy of its own, which the tracer shows, and may be inlined in its own file.
+    """
+    result: list[Call] = []
+    inlined: set[tuple[str, str]] = set()
+    for call in calls:
+        if caller is not None and call.file and call.file == caller.file and (caller.name, call.name) not in shown:
+            inlined.add((caller.name, call.name))
+            below, more = _inline(call.children, caller, shown)
+            result += below
+        else:
+            below, more = _inline(call.children, call, shown)
+            result.append(replace(call, children=below))
+        inlined |= more
+    return result, inlined
 
 
 def _difference(model: _Shape, kernel: _Shape, path: tuple[str, ...]) -> str:
