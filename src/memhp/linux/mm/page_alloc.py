@@ -189,24 +189,20 @@ def __free_pages(k: Kernel, pfn: int, order: int) -> None:
     __free_pages_ok(k, pfn, order)
 
 
-def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterable[tuple[int, int, int]]:
-    """Cut [start, end) where the migratetype of pageblocks changes: (start, end, migratetype). Source: none"""
-    section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
-    if section is not None and (end - 1) >> k.PFN_SECTION_SHIFT == section.nr and isinstance(section.pageblock_flags, int):
-        return ((start, end, section.pageblock_flags),)
-    return _migratetype_pieces(k, start, end)
+def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """
+    Cut largest blocks [start, end) where the list they go to changes: (start, end, migratetype).
 
-
-def _migratetype_pieces(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """_migratetype_runs() where sections or pageblocks differ. Source: none"""
+    A block that spans pageblocks of different types goes to the list of its last, whose pages are freed last. Source: none
+    """
     mask = k.PAGES_PER_SECTION - 1
-    step = k.pageblock_nr_pages
+    step = max(k.pageblock_nr_pages, 1 << (k.MAX_ORDER - 1))
     while start < end:
         stop = min(end, (start | mask) + 1)
         section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
         if section is None or isinstance(section.pageblock_flags, bytearray):
             stop = min(stop, (start | (step - 1)) + 1)
-        yield start, stop, get_pageblock_migratetype(k, start)
+        yield start, stop, get_pageblock_migratetype(k, stop - 1)
         start = stop
 
 
@@ -235,12 +231,16 @@ def _free_pages_range(k: Kernel, zone: Zone, start: int, end: int) -> None:
 
 
 def _free_small(k: Kernel, zone: Zone, start: int, end: int) -> None:
-    """Free [start, end) in the largest aligned pieces. Source: mm/nobootmem.c __free_pages_memory()"""
+    """
+    Free [start, end) in the largest aligned pieces; each ends up where its last page would, were it freed page by page.
+
+    Source: mm/nobootmem.c __free_pages_memory()
+    """
     while start < end:
         order = min(k.MAX_ORDER - 1, (start & -start).bit_length() - 1) if start else k.MAX_ORDER - 1
         while start + (1 << order) > end:
             order -= 1
-        __free_one_page(k, start, zone, order, get_pageblock_migratetype(k, start))
+        __free_one_page(k, start, zone, order, get_pageblock_migratetype(k, start + (1 << order) - 1))
         start += 1 << order
 
 
@@ -359,29 +359,32 @@ def find_suitable_fallback(k: Kernel, area: FreeArea, order: int, migratetype: i
 
 
 def move_freepages(k: Kernel, zone: Zone, start: int, end: int, migratetype: int) -> int:
-    """Move the free pages of [start, end), one pageblock, to the lists of a migratetype; returns how many pages."""
+    """
+    Move the free blocks that begin in [start, end), one pageblock, to the head of a migratetype's lists; returns their pages.
+
+    They are moved in ascending order, also those that lie on these lists already.
+
+    Source: mm/page_alloc.c move_freepages() [v4.9]
+    """
     area = k.free_area_rw(zone)
-    moved = 0
     top = k.MAX_ORDER - 1
-    for order in range(top):
-        for mt in range(MIGRATE_TYPES):
-            pages = area.free_list[order][mt]
-            if mt == migratetype:
-                moved += sum(1 << order for pfn in pages if start <= pfn < end)
-                continue
-            found = sorted(pfn for pfn in pages if start <= pfn < end)
-            for pfn in found:
-                del pages[pfn]
-                area.free_list[order][migratetype][pfn] = None
-            moved += len(found) << order
+    found = [
+        (pfn, order, pages) for order, types in enumerate(area.free_list) for pages in types for pfn in pages
+        if start <= pfn < end]
+    found.sort(key=lambda block: block[0])
+    moved = 0
+    for pfn, order, pages in found:
+        del pages[pfn]
+        area.free_list[order][migratetype][pfn] = None
+        moved += 1 << order
     size = 1 << top
-    for mt in range(MIGRATE_TYPES):
-        for pfn in range(start - start % size, end, size):
-            if pfn >= start and pfn in area.blocks[mt]:
-                if mt != migratetype:
-                    area.blocks[mt].remove(pfn)
-                    area.blocks[migratetype].add(pfn, pfn + size)
+    for pfn in range(-(-start // size) * size, end, size):
+        for blocks in area.blocks:
+            if pfn in blocks:
+                blocks.remove(pfn)
+                area.blocks[migratetype].add(pfn, pfn + size)
                 moved += size
+                break
     return moved
 
 
