@@ -87,9 +87,17 @@ class PageColumns:
         if start == 0 and end == self.nr_pages:
             self.cols[which] = value
             return
-        if self.cols[which] == value and isinstance(self.cols[which], int):
-            return
-        self._spread(which)[start:end] = bytes((value,)) * (end - start)
+        col = self.cols[which]
+        if isinstance(col, int):
+            if col == value:
+                return
+            col = self._spread(which)
+        elif not self.owned >> which & 1:
+            col = self._spread(which)
+        if end - start == 1:
+            col[start] = value
+        else:
+            col[start:end] = bytes((value,)) * (end - start)
 
     def set_bits(self, which: int, start: int, end: int, mask: int) -> None:
         """value |= mask for pages [start, end)."""

@@ -112,8 +112,15 @@ def set_pageblock_migratetype(k: Kernel, pfn: int, migratetype: int, nr_pages: i
 # Freeing
 
 
-def _take_buddy(lists: list[OrderedDict[int, None]], pfn: int) -> bool:
-    """Take `pfn` off whichever list of its order it is on; False if it is on none. Source: page_is_buddy() and list_del()"""
+def _take_buddy(lists: list[OrderedDict[int, None]], pfn: int, likely: int) -> bool:
+    """
+    Take `pfn` off whichever list of its order it is on, `likely` first; False if it is on none.
+
+    Source: page_is_buddy() and list_del()
+    """
+    if pfn in lists[likely]:
+        del lists[likely][pfn]
+        return True
     for pages in lists:
         if pfn in pages:
             del pages[pfn]
@@ -146,7 +153,7 @@ def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: in
         buddy = pfn ^ (1 << order)
         if order >= k.pageblock_order and _has_isolate_pageblock(k, zone, pfn, buddy, migratetype):
             break
-        if not _take_buddy(free_list[order], buddy):
+        if not _take_buddy(free_list[order], buddy, migratetype):
             break
         nr_free[order] -= 1
         pfn &= buddy
