@@ -45,6 +45,8 @@ class Tree:
     """
     How one kernel source tree behaves.
 
+    A fact's text is its commit's title where that was seen beside the hash, and else says what changed.
+
     Attributes:
         release: "v4.9".
         series: Patch series applied on top, in order.
@@ -57,13 +59,13 @@ class Tree:
 
     # include/linux/mmzone.h, mm/sparse.c
     has_online_sections: bool = since(
-        "v4.13", "2d070eab2e82", "mm: consider zone which is not fully populated to have holes")
+        "v4.13", "2d070eab2e82", "SECTION_IS_ONLINE and pfn_to_online_page() appear")
     has_early_sections: bool = since(
         "v5.3", "326e1b8f83a4", "mm/sparsemem: introduce a SECTION_IS_EARLY flag")
     has_subsections: bool = since(
         "v5.3", "ba72b4c8cf60", "mm/sparsemem: support sub-section hotplug")
     has_taint_sections: bool = since(
-        "v5.12", "1f90a3477df3", "mm: teach pfn_to_online_page() about ZONE_DEVICE section collisions")
+        "v5.12", "1f90a3477df3", "SECTION_TAINT_ZONE_DEVICE: pfn_to_online_page() is right where device memory shares a section")
     pfn_valid_under_rcu: bool = since(
         "v6.8", "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage")
 
@@ -79,13 +81,13 @@ class Tree:
     swallows_eexist: bool = until(
         "v5.3", "", "__add_pages() no longer turns -EEXIST into success")
     memmap_on_memory: bool = since(
-        "v5.14", "a08a2ae34613", "mm,memory_hotplug: allocate memmap from the added memory range")
+        "v5.14", "a08a2ae34613", "the memmap can lie on the added memory itself")
     memory_groups: bool = since(
-        "v5.15", "028fc57a1c36", "drivers/base/memory: introduce memory groups")
+        "v5.15", "028fc57a1c36", "memory blocks belong to memory groups")
     auto_movable: bool = since(
-        "v5.15", "e83a437faa62", "mm/memory_hotplug: introduce auto-movable online policy")
+        "v5.15", "e83a437faa62", "the online policy auto-movable")
     checks_mappable_range: bool = since(
-        "v5.12", "bca3feaa0764", "mm/memory_hotplug: prevalidate the address range being added with platform")
+        "v5.12", "bca3feaa0764", "the range is checked against what the platform can map")
 
     # mm/memblock.c
     memblock_clear_nomap: bool = since(
@@ -99,7 +101,7 @@ class Tree:
     arm64_hot_remove: bool = since(
         "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
     arm64_hotplug_raises_max_pfn: bool = since(
-        "v5.16", "8fac67ca236b", "arm64: mm: update max_pfn after memory hotplug")
+        "v5.16", "8fac67ca236b", "hot-add raises max_pfn on arm64")
     arm64_section_size_bits: int = value(
         30, ("v5.12", 27, "f0b13ee23241", "arm64/sparsemem: reduce SECTION_SIZE_BITS"))
     arm64_pfn_valid: str = value(
