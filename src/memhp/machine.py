@@ -11,6 +11,7 @@ A machine and its verbs, as a person uses them: `connect()` and `Machine`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,8 @@ def explain_error(error: KernelError) -> str:
     >>> explain_error(KernelError(17, "a section has a memmap already", where="__add_section", source="mm/x.c", pfn=0x80000))
     'a section has a memmap already (pfn 0x80000) [__add_section(), mm/x.c]'
     """
-    facts = ", ".join(f"{name} {_fact(name, value)}" for name, value in error.facts.items())
+    shown = {name: _fact(name, value) for name, value in error.facts.items()}
+    facts = ", ".join(f"{name} {text}" for name, text in shown.items() if text not in error.reason)
     place = ", ".join(part for part in (f"{error.where}()" if error.where else "", c_file(error.source)) if part)
     return f"{error.reason or error.strerror}{f' ({facts})' if facts else ''}{f' [{place}]' if place else ''}"
 
@@ -123,7 +125,7 @@ def _fact(name: str, value: object) -> str:
     return f"{value:#x}" if hexadecimal else str(value)
 
 
-_ADDRESSES = frozenset(("start", "end", "size", "address", "addr", "base"))
+_ADDRESSES = frozenset(("start", "end", "size", "length", "address", "addr", "base"))
 _C_NAMES = {"mm/sparse_vmemmap": "mm/sparse-vmemmap"}
 
 
@@ -567,18 +569,14 @@ class _Watch:
         self._machine = machine
         self._block: int | None = None
         self._before: dict[int, str] = {}
-        self._numbers: set[int] = set()
         if isinstance(step, Online | Offline):
-            try:
+            with contextlib.suppress(KernelError):
                 self._block = base.resolve(machine.backend, step.block)
-            except KernelError:
-                return
         elif isinstance(step, Write) and (match := _MEMORY_DIR.fullmatch(step.path)):
             self._block = int(match[1])
         if self._block is not None:
             self._before = {self._block: self._look(self._block)}
-        else:
-            self._numbers = set(machine._numbers())
+        self._numbers = set(machine._numbers()) if self._block is None else set()
 
     def _look(self, number: int) -> str:
         """Return a block's state and, if it is online, its zone; "" if there is no such block."""

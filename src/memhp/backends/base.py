@@ -264,8 +264,8 @@ def resolve(backend: Backend, block: BlockRef) -> int:
         if device.id == device_id:
             if index * block_size < device.size:
                 return device.start // block_size + index
-            count = -(-device.size // block_size)
-            raise KernelError(errno.ENOENT, f"{device_id} has {count} blocks, {device_id}:0 is the first", where="")
+            last = -(-device.size // block_size) - 1
+            raise KernelError(errno.ENOENT, f"{device_id}:{last} is the last block of {device_id}", where="")
     raise KernelError(errno.ENOENT, f"no device {device_id} is plugged", where="")
 
 

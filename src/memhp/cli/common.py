@@ -189,7 +189,8 @@ def print_writes(steps: Iterable[Step], machine: Machine, *, json: bool) -> int:
             case Add():
                 write = {"call": "add_memory", "node": step.node, "start": step.start, "size": step.size}
             case _:
-                write = {"request": step.do, **{name: getattr(step, name) for name in step.__slots__ if name != "expect"}}
+                given = {name: getattr(step, name) for name in step.__slots__ if name != "expect"}
+                write = {"request": step.do, **{name: value for name, value in given.items() if value is not None}}
         if json:
             print_json(write)
         elif "path" in write:

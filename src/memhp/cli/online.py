@@ -85,7 +85,7 @@ def _select(machine: Machine, memory: MemorySnapshot, part: str) -> list[int]:
             raise UsageError(f"size {part}: no multiple of the block size; {format_size(down or size)} would do")
         offline = [n for n, block in there.items() if block.state == "offline"]
         if len(offline) * size < wanted:
-            raise UsageError(f"size {part}: only {format_size(len(offline) * size) if offline else 'nothing'} is offline")
+            raise UsageError(f"size {part}: {f'only {format_size(len(offline) * size)}' if offline else 'nothing'} is offline")
         return offline[: wanted // size]
     if ":" in part:
         return [int(machine.block(part).block)]
