@@ -169,8 +169,6 @@ def setup_arch(k: Kernel) -> None:
         elif name == "movable_node":
             k.movable_node_enabled = k.config.MOVABLE_NODE
     k.arch.setup_memory(k)
-    k.linear_map = tuple(
-        (r.base, r.base + r.size) for r in k.memblock.memory.regions if not r.flags & 4)
     nids = sorted({r.nid for r in k.hardware.memory})
     k.nodes = {nid: PglistData(nid, k.config.zones) for nid in nids}
     k.node_states = {

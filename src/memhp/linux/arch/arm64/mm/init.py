@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memhp.linux.arch.arm64.mm import mmu
 from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE
 from memhp.linux.include.mmzone import EARLY, INRANGE, SUB, UPPER, VALID, Choose, Definition
 from memhp.linux.include.numa import MAX_NUMNODES
@@ -72,9 +73,10 @@ def arm64_memblock_init(k: Kernel) -> None:
 
 
 def setup_memory(k: Kernel) -> None:
-    """Fill memblock. Source: arch/arm64/kernel/setup.c setup_arch(), arch/arm64/mm/init.c bootmem_init() [v4.9]"""
+    """Fill memblock, map memory. Source: arch/arm64/kernel/setup.c setup_arch(), mm/init.c bootmem_init() [v4.9]"""
     memblock_add_ranges(k)
     arm64_memblock_init(k)
+    mmu.map_mem(k)
     for r in k.hardware.memory:
         memblock.memblock_set_node(k, r.start, r.size, k.memblock.memory, r.nid)
     k.max_pfn = k.max_low_pfn = memblock.memblock_end_of_DRAM(k) >> k.PAGE_SHIFT

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import ConfigError, KernelError
 from memhp.linux.bug import printk
+from memhp.linux.include.memblock import MEMBLOCK_NOMAP
 from memhp.linux.include.mmzone import Zone
 from memhp.linux.include.page_flags import SetPageReserved
 from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
@@ -37,6 +38,13 @@ SYMBOLS = Symbols(
     set_pageblock_migratetype=page_alloc.set_pageblock_migratetype,
 )
 """What the series links against."""
+
+
+def map_mem(k: Kernel) -> None:
+    """Map all memory but NOMAP regions linearly. Source: arch/arm64/mm/mmu.c map_mem() [v4.9]"""
+    for r in k.memblock.memory.regions:
+        if not r.flags & MEMBLOCK_NOMAP:
+            map_linear(k, r.base, r.base + r.size)
 
 
 def hotplug_paging(k: Kernel, start: int, size: int) -> None:

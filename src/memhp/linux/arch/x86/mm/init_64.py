@@ -29,8 +29,20 @@ def memblock_x86_fill(k: Kernel) -> None:
     memblock.memblock_trim_memory(k, k.PAGE_SIZE)
 
 
+def init_mem_mapping(k: Kernel) -> None:
+    """
+    Map all memory linearly, and all of the first 1 MiB whatever is there.
+
+    Source: arch/x86/mm/init.c init_mem_mapping() [v4.9]
+    """
+    init_memory_mapping(k, 0, MIB)
+    for r in k.memblock.memory.regions:
+        if r.base + r.size > MIB:
+            init_memory_mapping(k, max(MIB, r.base), r.base + r.size)
+
+
 def setup_memory(k: Kernel) -> None:
-    """Fill memblock. Source: arch/x86/kernel/setup.c setup_arch() [v4.9]"""
+    """Fill memblock, map memory. Source: arch/x86/kernel/setup.c setup_arch() [v4.9]"""
     memblock_x86_fill(k)
     for start, end in k.hardware.reserved:
         memblock.memblock_reserve(k, start, end - start)
@@ -39,6 +51,7 @@ def setup_memory(k: Kernel) -> None:
         memblock.memblock_set_node(k, r.start, r.size, k.memblock.memory, r.nid)
     k.max_pfn = k.max_low_pfn = memblock.memblock_end_of_DRAM(k) >> k.PAGE_SHIFT
     k.high_memory = k.max_pfn << k.PAGE_SHIFT
+    init_mem_mapping(k)
 
 
 def sparse_memory_present_with_active_regions(k: Kernel) -> None:
