@@ -298,9 +298,7 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
     end = base + size
     if not size:
         return
-    node_map = _have_node_map(k)
-    if not node_map:
-        nid = 0
+    nid = _node(k, nid)
 
     regions = type.regions
     if not regions:
@@ -323,8 +321,7 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
             if rbase >= end:
                 break
             if rbase > base:
-                if node_map:
-                    bug.WARN_ON(k.log, nid != rgn.nid)
+                bug.WARN_ON(k.log, nid != rgn.nid)
                 bug.WARN_ON(k.log, flags != rgn.flags)
                 nr_new += 1
                 if insert:
