@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from memhp.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from memhp.abi.memory import BlockSnapshot
-    from memhp.machine import Machine
+    from memhp.backends.base import PluggedDevice
 
 COLUMNS = {
     "RANGE": "first and last address",
@@ -67,13 +68,13 @@ def _names(text: str, known: tuple[str, ...], option: str) -> list[str]:
     return names
 
 
-def _rows(machine: Machine, split: list[str], every: bool) -> list[Row]:
+def _rows(
+    blocks: Sequence[BlockSnapshot], size: int, devices: Sequence[PluggedDevice], split: list[str], every: bool
+) -> list[Row]:
     """Return the blocks, neighbours that agree in the `split` columns as one row."""
-    size = machine.block_size
-    devices = machine.devices()
     rows: list[Row] = []
     key: tuple[object, ...] = ()
-    for block in machine.blocks():
+    for block in blocks:
         number = int(block.block)
         start, end = number * size, (number + 1) * size
         device = ",".join(d.id for d in devices if d.start < end and start < d.start + d.size)
@@ -131,22 +132,22 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("ls: --json, --pairs and --raw are three forms; choose one")
     every_name = tuple(COLUMNS)
     with connect(url) as machine:
+        blocks, devices, size = machine.blocks(), machine.devices(), machine.block_size
         if args.output:
             names = _names(args.output, every_name, "-o")
         elif args.output_all or json:
             names = list(every_name)
         else:
-            has_nodes = any(block.nodes for block in machine.blocks())
-            has_devices = bool(machine.devices())
-            names = [n for n in every_name if (n != "NODE" or has_nodes) and (n != "DEVICE" or has_devices)]
+            has_nodes = any(block.nodes for block in blocks)
+            names = [n for n in every_name if (n != "NODE" or has_nodes) and (n != "DEVICE" or devices)]
         if args.split:
             split = [] if args.split.lower() == "none" else _names(args.split, _SPLITS, "-S")
         else:
             split = [name for name in _SPLITS if name in names]
-        size = machine.block_size
-        rows = _rows(machine, split, args.all)
-        table = [{name: _value(row, name, size, args.bytes) for name in names} for row in rows]
-        totals = {state: sum(size for b in machine.blocks() if (b.state == "online") == (state == "online")) for state in _STATES}
+    rows = _rows(blocks, size, devices, split, args.all)
+    table = [{name: _value(row, name, size, args.bytes) for name in names} for row in rows]
+    online = size * sum(block.state == "online" for block in blocks)
+    totals = {"online": online, "offline": size * len(blocks) - online}
     if json:
         common.print_json({"memory": [{name.lower(): value for name, value in row.items()} for row in table]})
         return common.DONE
@@ -165,9 +166,6 @@ def run(args: argparse.Namespace) -> int:
     if args.summary in ("always", "only") or (args.summary is None and not (args.pairs or args.raw)):
         _summary(size, totals, args.bytes, blank=args.summary != "only")
     return common.DONE
-
-
-_STATES = ("online", "offline")
 
 
 def _summary(size: int, totals: dict[str, int], in_bytes: bool, *, blank: bool) -> None:
