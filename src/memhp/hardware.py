@@ -114,6 +114,7 @@ class Hardware:
         window: First address of the hot-plug window; DIMMs are placed from here on.
         origin: Where all this comes from, in words.
         memmap_reserved: True if `reserved` already holds the memmap of boot memory (a recording does).
+        early_pages: Pages that early boot takes beside `reserved` and the memmap: page tables, per-cpu data, hash tables.
         managed: Pages that the page allocator has once the machine has booted, where recorded; 0: not known.
     """
 
@@ -131,6 +132,7 @@ class Hardware:
     origin: str = ""
     memmap_reserved: bool = False
     managed: int = 0
+    early_pages: int = 0
 
     @property
     def ram_end(self) -> int:
@@ -158,6 +160,10 @@ _FOOTPRINT = {
     "arm64": Footprint(unmovable=650, reclaimable=266, movable=1108),
     "x86_64": Footprint(unmovable=1113, reclaimable=374, movable=1086),
 }
+
+# What early boot took on them beside what their maps show; arm64 takes the big hash tables here, x86_64 with NUMA later.
+_EARLY_PAGES = {"arm64": 49, "x86_64": 57}
+_EARLY_PAGES_PER_GIB = {"arm64": 384, "x86_64": 1}
 
 # The platform devices of /proc/iomem that can stand in the way of memory; from the recorded machines.
 _IOMEM = {
@@ -218,15 +224,17 @@ def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int
     memory = _by_node(spans, nodes or (mem,))
     if arch == "arm64":
         image = _ARM64_BASE + 512 * KIB
-        reserved = [(image, image + 0x3A0000), (_ARM64_BASE + 128 * MIB, _ARM64_BASE + 128 * MIB + 0x1CC000)]
+        initrd, tree = _ARM64_BASE + 128 * MIB, _ARM64_BASE + 130 * MIB
+        reserved = [(image, image + 0x3A0000), (initrd, initrd + 0x1CC000), (tree, tree + MIB)]
         freed = [(image + 0x2D0000, image + 0x310000), (reserved[1][0], reserved[1][1] - 0x1000)]
         children: tuple[Region, ...] = (
             Region(image, image + 0x2CFFFF, "Kernel code"),
             Region(image + 0x310000, image + 0x3A1FFF, "Kernel data"),
         )
     else:
-        reserved = [(0, 0x10000), (0x9F000, 0x100000), (0x1000000, 0x1779000)]
-        freed = []
+        low_end = max(end for start, end in spans if start < 4 * GIB)
+        reserved = [(0, 0x10000), (0x9F000, 0x100000), (0x1000000, 0x1779000), (low_end - 0x21B000, low_end)]
+        freed = [(0x1246000, 0x1400000), (0x14B9000, 0x1600000), (0x165E000, 0x1712000), reserved[3]]
         children = (
             Region(0x1000000, 0x1243F42, "Kernel code"),
             Region(0x1243F43, 0x165C57F, "Kernel data"),
@@ -244,6 +252,7 @@ def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int
         cpus=cpus,
         possible_nodes=max(1, len(nodes)),
         footprint=_FOOTPRINT[arch],
+        early_pages=_EARLY_PAGES[arch] + _EARLY_PAGES_PER_GIB[arch] * mem // GIB,
         window=window_of(arch, end),
         origin=f"mem={format_size(mem)}",
     )

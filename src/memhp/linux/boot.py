@@ -44,7 +44,6 @@ from memhp.linux.mm import memblock, memory_hotplug, nobootmem, page_alloc, spar
 from memhp.linux.series import arm64_rfc_2016
 from memhp.linux.state import Kernel
 from memhp.linux.tree import Tree
-from memhp.units import GIB, MIB
 
 ARCHES: dict[str, ArchOps] = {"arm64": ARM64, "x86_64": X86_64}
 
@@ -186,18 +185,18 @@ def _reserve_tables(k: Kernel) -> None:
     """
     Take what early boot takes for page tables, per-cpu data and hash tables, where the map does not tell.
 
-    As much as leaves the pages that the recorded kernel managed; else about 2 MiB, and 3 MiB for each 2 GiB up to 64.
+    As much as leaves the pages that the recorded kernel managed, where that is known; else `Hardware.early_pages`.
     Source: none
     """
     if k.hardware.memmap_reserved:
         return
-    size = 2 * MIB + min(64, k.hardware.total // GIB) * 3 * MIB // 2
+    size = k.hardware.early_pages * k.PAGE_SIZE
     if k.hardware.managed:
         free = [*k.hardware.freed, *((start, end) for start, end, _ in memblock.for_each_free_mem_range(k))]
         pages = sum((end >> k.PAGE_SHIFT) - (-(-start >> k.PAGE_SHIFT)) for start, end in free)
         size = max(0, pages - k.hardware.managed) * k.PAGE_SIZE
     if size:
-        memblock.memblock_virt_alloc(k, size // k.PAGE_SIZE * k.PAGE_SIZE, k.PAGE_SIZE)
+        memblock.memblock_virt_alloc(k, size, k.PAGE_SIZE)
 
 
 def free_area_init_nodes(k: Kernel) -> None:

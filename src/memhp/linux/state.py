@@ -77,7 +77,7 @@ class Kernel:
         self.ZONE_MOVABLE = zones.index("Movable")
 
         self.memblock = Memblock(self.token)
-        self.iomem_resource = Resource(0, (1 << self.MAX_PHYSMEM_BITS) - 1, "PCI mem")
+        self.iomem_resource = Resource(0, arch.IOMEM_END, "PCI mem")
         self._iomem_owner = self.token
         self.mem_section: dict[int, MemSection] = {}
         self._section_owner = self.token

@@ -30,6 +30,7 @@ class ArchOps:
         MAX_PHYSMEM_BITS: (tree, config) -> bits of a physical address.
         pageblock_order: (tree, config) -> order of a pageblock.
         VMEMMAP_START: Virtual address of the struct page of pfn 0.
+        IOMEM_END: Last address of iomem_resource: what /proc/iomem can hold.
         PMD_SHIFT: (config) -> log2 of what one PMD entry maps.
         pfn_valid: The definition it has of its own under HAVE_ARCH_PFN_VALID, by tree; None where it uses the generic one.
         setup_memory: (k) fills memblock, reserves the image, registers resources: what setup_arch() does before mm starts.
@@ -48,6 +49,7 @@ class ArchOps:
     MAX_PHYSMEM_BITS: Callable[[Tree, Kconfig], int]
     pageblock_order: Callable[[Tree, Kconfig], int]
     VMEMMAP_START: int
+    IOMEM_END: int
     PMD_SHIFT: Callable[[Kconfig], int]
     pfn_valid: Callable[[Tree], Definition | None]
     setup_memory: Callable[[Kernel], None]

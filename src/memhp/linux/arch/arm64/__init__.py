@@ -15,6 +15,7 @@ ARM64 = ArchOps(
     pageblock_order=lambda tree, config: (
         min(config.PAGE_SHIFT - 3, config.FORCE_MAX_ZONEORDER - 1) if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1),
     VMEMMAP_START=0xFFFF7E0000000000,
+    IOMEM_END=(1 << 64) - 1,
     PMD_SHIFT=lambda config: 2 * config.PAGE_SHIFT - 3,
     pfn_valid=init.pfn_valid,
     setup_memory=init.setup_memory,

@@ -14,6 +14,8 @@ X86_64 = ArchOps(
     # Without hugetlb a pageblock is the largest free block; with it, 2 MiB.
     pageblock_order=lambda tree, config: 9 if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1,
     VMEMMAP_START=0xFFFFEA0000000000,
+    # What the processor can address: 46 bits, as many as the sections cover. (QEMU's default processor says 40.)
+    IOMEM_END=(1 << 46) - 1,
     PMD_SHIFT=lambda config: 21,
     # The generic pfn_valid().
     pfn_valid=lambda tree: None,
