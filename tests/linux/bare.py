@@ -25,6 +25,7 @@ def bare_kernel(arch: str = "arm64", *, tree: tree.Tree = tree.V4_9, config: kco
         "SECTION_SIZE_BITS": lambda tree, config: 30 if arm64 else 27,
         "MAX_PHYSMEM_BITS": lambda tree, config: 48 if arm64 else 46,
         "pageblock_order": lambda tree, config: 9,
+        "IOMEM_END": (1 << 48) - 1,
         "VMEMMAP_START": 0xFFFF_7E00_0000_0000 if arm64 else 0xFFFF_EA00_0000_0000,
     }
     rest = {field.name: _no_such_step for field in dataclasses.fields(ArchOps) if field.name not in given}
