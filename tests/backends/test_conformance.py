@@ -64,3 +64,10 @@ class TestTwinOfACapture(Conformance):
 
     def open(self) -> Backend:
         return base.open(f"model:v4.9+arm64-rfc-2016/arm64?capture={base.quote(f'{RECORDED}/v4.9-arm64-rfc/full/00-boot')}")
+
+
+class TestCaptureX86(Conformance):
+    """A recorded PC."""
+
+    def open(self) -> Backend:
+        return base.open(f"capture:{RECORDED}/v4.9-x86_64/1-probe/02-online")

@@ -246,6 +246,33 @@ def test_an_impossible_machine_makes_no_file(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("model:v4.9/x86_64?mem=64T", "addresses 64T; RAM would end at"),
+        ("model:v4.9+arm64-rfc-2016/arm64?cmdline=mem%3D1M", "does not come up on this machine"),
+        ("model:v4.9/x86_64?cmdline=mem%3D0", "leaves the machine no memory"),
+        ("model:v4.9/x86_64?page=16K", "x86_64 has 4K pages"),
+        ("model:v4.9+arm64-rfc-2016/arm64?nodes=1G,1G", "CONFIG_NUMA is off"),
+        ("model:v4.9+arm64-rfc-2016/arm64?pfn_valid=A4", "asks for what v4.9+arm64-rfc-2016 does not have"),
+    ],
+)
+def test_kernels_that_cannot_be(url: str, message: str) -> None:
+    """A kernel that would not boot is an impossible configuration, told in one line."""
+    with pytest.raises(ConfigError) as caught:
+        connect(url)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_page_sizes() -> None:
+    """arm64 v4.9 has sections of 1 GiB whatever the page size."""
+    for page in ("4K", "16K", "64K"):
+        with connect(f"model:v4.9+arm64-rfc-2016/arm64?mem=1G&page={page}") as machine:
+            machine.add()
+            assert (machine.block_size, machine.online(2).state) == (GIB, "online")
+
+
 def test_an_empty_scenario_round_trips() -> None:
     """The smallest machine file is two lines."""
     assert scenario.dumps(Scenario(machine=PC, version=1)) == f'version = 1\nmachine = "{PC}"\n'

@@ -25,7 +25,7 @@ from memhp.abi import memmap
 from memhp.abi.files import MEMORY
 from memhp.backends import base
 from memhp.backends.base import Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
-from memhp.errors import BackendError, KernelBugError, KernelError, KernelHangError, UsageError
+from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
 from memhp.linux import boot, kconfig, tree
 from memhp.linux.drivers.acpi import acpi_memhotplug
 from memhp.linux.fs import sysfs
@@ -65,12 +65,16 @@ def start(url: ModelURL) -> tuple[Kernel, Hardware]:
         UsageError: a memory map or capture that is none.
     """
     machine = find_hardware(url)
-    shift = url.page.bit_length() - 1
-    config = dataclasses.replace(kconfig.default(url.arch), PAGE_SHIFT=shift) if shift != 12 else None
-    k = boot.boot(
-        tree.find(url.tree), url.arch, machine,
-        config=config, cmdline=url.cmdline, remedy=url.remedy, pfn_valid=url.pfn_valid,
-    )  # fmt: skip
+    source = tree.find(url.tree)
+    config = dataclasses.replace(kconfig.default(url.arch), PAGE_SHIFT=machine.page_size.bit_length() - 1)
+    limit = 1 << boot.ARCHES[url.arch].MAX_PHYSMEM_BITS(source, config)
+    if machine.ram_end > limit:
+        raise ConfigError(f"{url.tree} on {url.arch} addresses {format_size(limit)}; RAM would end at {machine.ram_end:#x}")
+    try:
+        k = boot.boot(
+            source, url.arch, machine, config=config, cmdline=url.cmdline, remedy=url.remedy, pfn_valid=url.pfn_valid)
+    except (KernelError, KernelBugError) as err:
+        raise ConfigError(f"this kernel does not come up on this machine: {err}") from err
     return k, machine
 
 
