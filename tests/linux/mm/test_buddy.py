@@ -61,8 +61,19 @@ class Allocator(RuleBasedStateMachine):
 
     @rule(order=st.integers(0, 5), migratetype=TYPES)
     def alloc(self, order: int, migratetype: int) -> None:
-        if order >= self.k.MAX_ORDER:
-            return
+        self._alloc(min(order, self.k.MAX_ORDER - 1), migratetype)
+
+    @rule(wanted=st.lists(st.tuples(st.integers(0, 3), TYPES), min_size=8, max_size=30), keep=st.integers(1, 4))
+    def busy(self, wanted: list[tuple[int, int]], keep: int) -> None:
+        """A burst of allocations, of which most are given back: free blocks of every type lie in one pageblock."""
+        for order, migratetype in wanted:
+            self._alloc(order, migratetype)
+        for pfn, order in self.taken[-len(wanted) :: keep]:
+            self.taken.remove((pfn, order))
+            free_pages(self.k, pfn, order)
+            self.oracle.free(pfn, order)
+
+    def _alloc(self, order: int, migratetype: int) -> None:
         pfn = rmqueue(self.k, self.zone, order, migratetype)
         assert self.oracle.alloc(order, migratetype) == pfn
         if pfn >= 0:
