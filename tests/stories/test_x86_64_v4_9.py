@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""
+x86_64 at v4.9, where hot-add needed no trick: six recordings, each done again on the model.
+
+Blocks are 128 MiB: 16 at 0x80000000, 17 above it. What is told: adding and onlining; zones that can and cannot shift; writes
+that are refused; a default state. Each write's result, its log lines and its instrument's lines are held against the
+recording, and after it every block, zone counter and total that was printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import pytest
+
+from memhp.abi import recorded, zoneinfo
+from memhp.abi.recorded import Step
+from memhp.errors import UsageError
+from memhp.linux.include import mm
+from memhp.linux.include.page_flags import reserved_pages
+from tests.stories.instrument import Instrument
+from tests.stories.twin import HOTPLUG, Answer, Twin, differences, hotplug_lines
+
+RECORDINGS = tuple(name for name in recorded.names() if name.startswith("v4.9-x86_64/"))
+NOT_HOTPLUG = ("tsc: ", "clocksource: ", "random: ")
+"""What else printed while the recordings were made."""
+PROBE = "/sys/devices/system/memory/probe"
+
+
+@dataclass
+class Told:
+    """A recorded step, what the model did, and whether the state before it was the recorded one."""
+
+    step: Step
+    answer: Answer | None = None
+    instrument: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+
+@cache
+def story(name: str) -> tuple[Told, ...]:
+    """Do on the model what was done on the recorded kernel, up to the first block that went offline."""
+    told: list[Told] = []
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        twin = Twin(name)
+        instrument = Instrument(twin, monkeypatch)
+        for step in twin.recording.steps:
+            this = Told(step)
+            if step.path:
+                try:
+                    this.answer = twin.do(step)
+                except UsageError:
+                    assert "offline" == step.text
+                    if not step.result:
+                        break
+                    continue
+                this.instrument = instrument.taken()
+            elif step.file == "03-use":
+                continue
+            this.differences = differences(twin, step)
+            told.append(this)
+    return tuple(told)
+
+
+def test_all_recordings_are_told() -> None:
+    assert 6 == len(RECORDINGS)
+    writes = {name.partition("/")[2]: sum(this.answer is not None for this in story(name)) for name in RECORDINGS}
+    assert {"1-probe": 8, "1b-online_movable": 2, "2-state-writes": 6, "2b-cannot-shift": 4, "2c-movable-below": 4,
+            "3-auto-online": 2} == writes  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_every_write_ends_as_recorded(name: str) -> None:
+    for this in story(name):
+        if this.answer is not None:
+            where = f"{this.step.path}: {this.step.text}"
+            assert (where, this.step.result, this.step.returned) == (where, this.answer.result, this.answer.returned)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_log_is_as_recorded(name: str) -> None:
+    """Zonelists built, their total of pages, and the policy zone."""
+    for this in story(name):
+        assert all(HOTPLUG.fullmatch(line) or line.startswith(NOT_HOTPLUG) for line in this.step.log)
+        if this.answer is not None:
+            assert hotplug_lines(this.step.log) == this.answer.log, this.step.text
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_instrument_shows_what_it_showed(name: str) -> None:
+    """The zone, pfn_valid(), section, max_pfn and span at every moment of a hot-add, and what the loops counted."""
+    printed = [(this.step.text, this.step.instrument) for this in story(name) if this.step.instrument]
+    assert printed
+    assert printed == [(this.step.text, this.instrument) for this in story(name) if this.instrument]
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_the_state_after_every_step_is_as_recorded(name: str) -> None:
+    """Blocks with state, valid_zones and removable; zone counters; MemTotal; iomem; reserved pages; the captures' files."""
+    assert [] == [line for this in story(name) for line in this.differences]
+
+
+def test_watermarks_and_protection_after_online() -> None:
+    """min, low and high of both zones, and what DMA32 keeps from allocations that could come from Normal, as recorded."""
+    recording = recorded.recording("v4.9-x86_64/1-probe")
+    twin = Twin(recording.name)
+    for step in recording.steps:
+        if step.path:
+            twin.do(step)
+        if step.capture == "02-online":
+            break
+    real = zoneinfo.parse_zoneinfo(recording.capture("02-online").read("/proc/zoneinfo").decode())
+    model = zoneinfo.read_zoneinfo(twin)
+
+    def shown(zones: list[zoneinfo.ZoneSnapshot]) -> list[tuple[Any, ...]]:
+        return [(z.zone, z.min, z.low, z.high, z.protection, z.pagesets[0].values["high"], z.pagesets[0].values["batch"],
+                 z.other["vm stats threshold"]) for z in zones]
+
+    assert shown(real) == shown(model)
+    assert [("DMA32", 951, 1207, 1463, (0, 128, 128)), ("Normal", 121, 153, 185, (0, 0, 0))] == [
+        row[:5] for row in shown(model)]
+
+
+def test_auto_online_goes_through_probe() -> None:
+    """With memhp_default_state=online the block is online when `probe` comes back; writing `online` again is no error then."""
+    twin = Twin("v4.9-x86_64/3-auto-online")
+    assert "online\n" == twin.text("/sys/devices/system/memory/auto_online_blocks")
+    twin.attempt(PROBE, "0x80000000")
+    assert 0 == reserved_pages(twin.k, 0x80000, twin.k.PAGES_PER_SECTION)
+    again = twin.recording.write("online")
+    assert (again.result, again.returned) == ("", 6)
+    answer = twin.do(again)
+    assert ("", 6, []) == (answer.result, answer.returned, answer.log)
+
+
+def test_a_block_above_movable_memory_becomes_movable() -> None:
+    """
+    After a block went into Movable, memory added above it goes there, too, and online_kernel cannot take it out.
+
+    The recording took block 16 offline in between; the new block's zone does not depend on that, for an empty Movable zone
+    keeps its span. Held against it: the second `probe` with its instrument, and `online_kernel` on block 17.
+    """
+    recording = recorded.recording("v4.9-x86_64/2-state-writes")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        twin = Twin(recording.name)
+        instrument = Instrument(twin, monkeypatch)
+        twin.do(recording.write("0x80000000"))
+        twin.do(recording.write("online_movable"))
+        instrument.taken()
+        added = recording.write("0x88000000")
+        answer = twin.do(added)
+    assert (added.result, added.returned, hotplug_lines(added.log)) == (answer.result, answer.returned, answer.log)
+    assert added.instrument == instrument.taken() and added.instrument
+    [row] = [row for row in added.blocks if row["block"] == 17]
+    assert row == twin.blocks()[-1]
+
+    kernel = recording.write("online_kernel")
+    answer = twin.do(kernel)
+    assert (kernel.result, kernel.returned) == (answer.result, answer.returned)
+    [row] = [row for row in kernel.blocks if row["block"] == 17]
+    assert row == twin.blocks()[-1]
+    assert "Movable" == mm.page_zone(twin.k, 0x88000).name, "asked for a kernel zone, and stayed where it was: no error"
