@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 LEGEND = {
-    "memblock": {"=": "memory", "N": "memory, NOMAP", "-": "partly memory", "n": "partly NOMAP", ".": "not in memblock"},
-    "sections": {"M": "has a memmap", "p": "present, no memmap", "m": "some have a memmap", ".": "absent"},
+    "memblock": {"=": "memory", "N": "NOMAP", "-": "partly memory", "n": "partly NOMAP", ".": "not in memblock"},
+    "sections": {"M": "memmap", "p": "present, no memmap", "m": "some have a memmap", ".": "absent"},
     "blocks": {"+": "online", "-": "offline", "~": "changing or mixed", ".": "none"},
     "pages": {
-        ".": "no struct pages", "0": "never initialised", "i": "initialised, not reserved", "R": "Reserved",
-        "f": "free, in the buddy allocator", "u": "in use",
+        ".": "no struct pages", "0": "uninitialised", "i": "initialised", "R": "Reserved", "f": "free (buddy)", "u": "in use",
     },
 }  # fmt: skip
 """What the characters of each strip mean. A character of `pages` is what most of its pages are."""
