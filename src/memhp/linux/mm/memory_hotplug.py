@@ -616,7 +616,8 @@ def is_mem_section_removable(k: Kernel, start_pfn: int, nr_pages: int) -> bool:
         zone_idx, nid = section.memmap.uniform(ZONE), section.memmap.uniform(NODE)
         if zone_idx is not None and nid is not None:
             zone = k.zone(nid, zone_idx)
-            inside = zone.zone_start_pfn <= start_pfn and start_pfn + nr_pages <= mmzone.zone_end_pfn(zone)
+            last_block = start_pfn + nr_pages - k.pageblock_nr_pages
+            inside = mmzone.zone_spans_pfn(zone, start_pfn) and mmzone.zone_spans_pfn(zone, last_block)
             return inside and nid in k.node_states[N_ONLINE]
     pfn = start_pfn
     while pfn < start_pfn + nr_pages:
@@ -641,32 +642,36 @@ def test_pages_in_a_zone(k: Kernel, start_pfn: int, end_pfn: int) -> bool:
     """
     Whether the pages of a range have links to one zone; only one page of each MAX_ORDER block is looked at.
 
+    That page is a block's second: for an aligned range the first pass of the loop is empty, and each further pass begins one
+    page behind a section's start.
+
     Source: mm/memory_hotplug.c test_pages_in_a_zone() [v4.9]
     """
     zone: Zone | None = None
     step = 1 << (k.MAX_ORDER - 1)
     pfn = start_pfn
+    sec_end_pfn = -(-start_pfn // k.PAGES_PER_SECTION) * k.PAGES_PER_SECTION
     while pfn < end_pfn:
-        nr = mmzone.pfn_to_section_nr(k, pfn)
-        sec_end_pfn = min(end_pfn, mmzone.section_nr_to_pfn(k, nr + 1))
-        if not mmzone.present_section_nr(k, nr):
-            pfn = sec_end_pfn
-            continue
-        memmap = k.mem_section[nr].memmap
-        if memmap is not None and not k.config.HOLES_IN_ZONE and memmap.uniform(ZONE) is not None \
-                and memmap.uniform(NODE) is not None:
-            page_zone = mm.page_zone(k, pfn)
-            if zone is not None and page_zone is not zone:
-                return False
-            zone = page_zone
-            pfn = sec_end_pfn
-            continue
-        while pfn < sec_end_pfn:
-            first = next((s for s, _, ok in page_alloc._within_runs(k, pfn, min(pfn + step, sec_end_pfn)) if ok), -1)
-            if first >= 0:
-                page_zone = mm.page_zone(k, first)
-                if zone is not None and page_zone is not zone:
-                    return False
-                zone = page_zone
-            pfn += step
+        if mmzone.present_section_nr(k, mmzone.pfn_to_section_nr(k, pfn)):
+            whole = _one_zone(k, pfn)
+            while pfn < sec_end_pfn and pfn < end_pfn:
+                first = pfn
+                if k.config.HOLES_IN_ZONE:
+                    first = next((s for s, _, ok in page_alloc._within_runs(k, pfn, pfn + step) if ok), -1)
+                if first >= 0:
+                    page_zone = mm.page_zone(k, first)
+                    if zone is not None and page_zone is not zone:
+                        return False
+                    zone = page_zone
+                pfn = sec_end_pfn if whole else pfn + step
+        pfn = sec_end_pfn + 1
+        sec_end_pfn += k.PAGES_PER_SECTION
     return True
+
+
+def _one_zone(k: Kernel, pfn: int) -> bool:
+    """Whether it is known at a glance that all pages of a section have the same links. Source: none"""
+    memmap = k.mem_section[pfn >> k.PFN_SECTION_SHIFT].memmap
+    return (
+        not k.config.HOLES_IN_ZONE and memmap is not None
+        and memmap.uniform(ZONE) is not None and memmap.uniform(NODE) is not None)

@@ -94,7 +94,7 @@ def set_pfnblock_flags_mask(k: Kernel, pfn: int, nr_pages: int, migratetype: int
         return
     if isinstance(usemap, int):
         usemap = section.pageblock_flags = bytearray([usemap]) * (k.PAGES_PER_SECTION >> k.pageblock_order)
-    count = max(1, nr_pages >> k.pageblock_order)
+    count = -(-nr_pages >> k.pageblock_order)
     usemap[first : first + count] = bytes([migratetype]) * count
 
 
@@ -553,7 +553,7 @@ def _not_early(k: Kernel, start: int, end: int, zone: int, nid: int) -> None:
         __init_single_page(k, start, stop - start, zone, nid)
         first = -(-start // blocks) * blocks
         if first < stop:
-            set_pageblock_migratetype(k, first, MIGRATE_MOVABLE, stop - first if stop - first >= blocks else 1)
+            set_pageblock_migratetype(k, first, MIGRATE_MOVABLE, stop - first)
         start = stop
 
 
