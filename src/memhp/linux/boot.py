@@ -51,9 +51,9 @@ DEFINITIONS: dict[str, Definition] = {**mmzone.DEFINITIONS, **arm64_init.DEFINIT
 """Every definition of pfn_valid(), by name."""
 
 
-def definition(tree: Tree, arch: str, config: Kconfig, name: str = "") -> Definition:
+def definition(tree: Tree, arch: str, config: Kconfig, name: str | Definition = "") -> Definition:
     """
-    Return the pfn_valid() a kernel boots with: the named one, or the tree's own.
+    Return the pfn_valid() a kernel boots with: the one given, the named one, or the tree's own.
 
     Raises:
         ConfigError: no such definition; or the tree lacks an ingredient of it.
@@ -61,21 +61,24 @@ def definition(tree: Tree, arch: str, config: Kconfig, name: str = "") -> Defini
     if not name:
         own = ARCHES[arch].pfn_valid(tree) if config.HAVE_ARCH_PFN_VALID else None
         return own if own is not None else mmzone.DEFINITIONS[tree.generic_pfn_valid]
-    if name not in DEFINITIONS:
+    if isinstance(name, Definition):
+        found = name
+    elif name in DEFINITIONS:
+        found = DEFINITIONS[name]
+    else:
         raise ConfigError(f"no pfn_valid() definition {name!r}: known are {', '.join(DEFINITIONS)}")
-    found = DEFINITIONS[name]
     missing = found.missing(tree)
     if missing:
         possible = [d.name for d in DEFINITIONS.values() if not d.missing(tree)]
         raise ConfigError(
-            f"pfn_valid={name} asks for what {tree.name} does not have ({', '.join(missing)}); "
+            f"pfn_valid={found.name} asks for what {tree.name} does not have ({', '.join(missing)}); "
             f"{tree.name} has what {', '.join(possible)} ask for")
     return found
 
 
 def boot(
     tree: Tree, arch: str, hardware: Hardware, *, config: Kconfig | None = None, cmdline: str = "", remedy: str = "",
-    pfn_valid: str = "",
+    pfn_valid: str | Definition = "",
 ) -> Kernel:
     """
     Boot a kernel.
@@ -87,7 +90,7 @@ def boot(
         config: Its configuration; None: that of the recorded kernel.
         cmdline: The kernel command line. `mem=`, `memhp_default_state=` and `movable_node` are understood.
         remedy: On the arm64-rfc-2016 series, which remedy; "" is `full`.
-        pfn_valid: A named definition of pfn_valid(); "" is the tree's own, or the one the remedy needs.
+        pfn_valid: A definition of pfn_valid(), named or made; "" is the tree's own, or the one the remedy needs.
 
     Raises:
         ConfigError: these cannot exist together; lists every reason.

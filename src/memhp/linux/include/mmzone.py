@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from memhp.linux.include import mm_types
 from memhp.units import Pfn, SectionNr
@@ -368,6 +368,16 @@ def pfn_present(k: Kernel, pfn: int) -> bool:
 # pfn_valid() and its ingredients
 
 
+class Term(Protocol):
+    """A part of a definition: it answers, and names the ingredient that settled the answer."""
+
+    def decide(self, k: Kernel, pfn: int) -> tuple[bool, str]:
+        """Answer, with the name of the ingredient that settled it."""
+
+    def parts(self) -> tuple[Ingredient, ...]:
+        """Return the ingredients it may look at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ingredient:
     """
@@ -434,7 +444,7 @@ class Definition:
 
     name: str
     where: str
-    terms: tuple[Ingredient | Either | Choose, ...]
+    terms: tuple[Term, ...]
 
     def test(self, k: Kernel, pfn: int) -> bool:
         """Answer."""
