@@ -115,9 +115,14 @@ def explain_error(error: KernelError) -> str:
     'a section has a memmap already (pfn 0x80000) [__add_section(), mm/x.c]'
     """
     shown = {name: _fact(name, value) for name, value in error.facts.items()}
-    facts = ", ".join(f"{name} {text}" for name, text in shown.items() if text not in error.reason)
+    facts = ", ".join(f"{name} {text}" for name, text in shown.items() if not _says(error.reason, text))
     place = ", ".join(part for part in (f"{error.where}()" if error.where else "", c_file(error.source)) if part)
     return f"{error.reason or error.strerror}{f' ({facts})' if facts else ''}{f' [{place}]' if place else ''}"
+
+
+def _says(reason: str, text: str) -> bool:
+    """Whether a reason names this very number or word."""
+    return re.search(rf"(?<![0-9a-fA-Fx]){re.escape(text)}(?![0-9a-fA-F])", reason) is not None
 
 
 def _fact(name: str, value: object) -> str:

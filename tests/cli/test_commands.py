@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,23 @@ def test_ls_splits_where_it_is_told(sh: Shell, pc: Path) -> None:
     sh("ls", "-S", "SIZE", "-m", PC, code=2)
     assert "unknown column 'SIZE'" in sh.err
     sh("ls", "-J", "-P", "-m", PC, code=2)
+
+
+@pytest.mark.skipif(shutil.which("lsmem") is None, reason="needs lsmem, of util-linux")
+@pytest.mark.parametrize("words", [["-P"], ["-r"], ["-b", "-r"], ["-a", "-P"], ["-P", "-S", "none"], ["-P", "-o", "BLOCK,ZONES"]])
+@pytest.mark.parametrize("step", ["00-boot", "01-probe", "02-online"])
+@pytest.mark.parametrize("recording", ["v4.9-arm64-rfc/full", "v4.9-x86_64/1-probe", "v4.9-x86_64/1b-online_movable"])
+def test_ls_prints_what_lsmem_prints(sh: Shell, recording: str, step: str, words: list[str]) -> None:
+    """The real lsmem on the files of a recorded machine, and `memhp ls` on the recording."""
+    if "arm64" in recording:
+        words = [word.replace("ZONES", "STATE") for word in words]  # lsmem shows no zones of a kernel without NUMA
+    capture = RECORDED / recording / step
+    columns = [] if "-o" in words else ["-o", "RANGE,SIZE,STATE,REMOVABLE,BLOCK"]
+    real = subprocess.run(
+        ["lsmem", "--sysroot", str(capture / "root"), "--summary=never", *words, *columns],
+        capture_output=True, text=True, check=True, env={"LC_ALL": "C", "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert sh("ls", "--summary", "never", "-m", f"capture:{capture}", *words, *columns) == real.stdout
 
 
 def test_ls_of_a_recording(sh: Shell) -> None:

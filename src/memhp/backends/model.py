@@ -16,12 +16,10 @@ import dataclasses
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from memhp import hardware, scenario
-from memhp.abi import memmap
 from memhp.abi.files import MEMORY
 from memhp.backends import base
 from memhp.backends.base import Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
@@ -81,6 +79,8 @@ def start(url: ModelURL) -> tuple[Kernel, Hardware]:
 def find_hardware(url: ModelURL) -> Hardware:
     """Return the machine a URL describes: by size, from a memory map, or as a recorded one was."""
     if url.map or url.capture:
+        from memhp.abi import memmap
+
         return memmap.hardware_from_map(url.map or url.capture, url.arch, page_size=url.page, cpus=url.smp)
     return hardware.platform(url.arch, mem=url.ram, nodes=url.nodes, page_size=url.page, cpus=url.smp)
 
@@ -290,6 +290,8 @@ def replace_file(path: str, text: str, seen: tuple[int, ...] | None) -> tuple[in
     Raises:
         BackendError: another file is there by now, or it cannot be written. The old file is as it was.
     """
+    import tempfile
+
     real = os.path.realpath(path)
     folder = os.path.dirname(real)
     data = text.encode()

@@ -19,7 +19,7 @@ COLUMNS = {
     "RANGE": "first and last address",
     "SIZE": "bytes",
     "STATE": "online or offline",
-    "REMOVABLE": "what the kernel's `removable` says",
+    "REMOVABLE": "what the kernel's `removable` says of an online block",
     "BLOCK": "number or numbers",
     "NODE": "NUMA node",
     "ZONES": "valid_zones: the zone it is in, or may go to, first",
@@ -79,8 +79,12 @@ def _rows(
         start, end = number * size, (number + 1) * size
         device = ",".join(d.id for d in devices if d.start < end and start < d.start + d.size)
         looks = {
-            "STATE": block.state, "REMOVABLE": block.removable, "NODE": block.nodes, "ZONES": block.valid_zones, "DEVICE": device,
-        }  # fmt: skip
+            "STATE": block.state,
+            "REMOVABLE": _removable(block),
+            "NODE": block.nodes,
+            "ZONES": block.valid_zones,
+            "DEVICE": device,
+        }
         mine = tuple(looks[name] for name in split)
         if rows and not every and rows[-1].last + 1 == number and key == mine:
             rows[-1] = Row(rows[-1].first, number, rows[-1].block, rows[-1].device)
@@ -88,6 +92,11 @@ def _rows(
             rows.append(Row(number, number, block, device))
         key = mine
     return rows
+
+
+def _removable(block: BlockSnapshot) -> bool | None:
+    """Return what lsmem shows: of a block that is offline already it says nothing."""
+    return block.removable if block.state == "online" else None
 
 
 def _value(row: Row, name: str, size: int, in_bytes: bool) -> Any:
@@ -103,7 +112,7 @@ def _value(row: Row, name: str, size: int, in_bytes: bool) -> Any:
         case "STATE":
             return block.state
         case "REMOVABLE":
-            return block.removable
+            return _removable(block)
         case "BLOCK":
             return str(row.first) if count == 1 else f"{row.first}-{row.last}"
         case "NODE":
