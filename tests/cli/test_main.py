@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from memhp import cli
+from memhp import cli, scenario
+from memhp.backends import model
 from memhp.cli import common, main
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, ModelDefectError, UsageError
 
@@ -154,10 +155,8 @@ def test_a_reader_that_leaves(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
-    """
-    The scenario comes from a pipe that never ends, so the command waits; SIGINT ends it with one line.
-    """
+def test_ctrl_c_is_one_line(tmp_path: Path) -> None:
+    """The scenario comes from a pipe that never ends, so the command waits; SIGINT ends it."""
     fifo = tmp_path / "scenario.toml"
     os.mkfifo(fifo)
     process = subprocess.Popen(
@@ -166,6 +165,25 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", "memhp: interrupted\n")
+
+
+def test_ctrl_c_keeps_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before the third of four blocks: the machine file has the two that were added."""
+    path = tmp_path / "pc.toml"
+    assert main(["boot", "v4.9/x86_64", "--mem", "1G", "-o", str(path)]) == 0
+    write = model.ModelBackend.write
+
+    def interrupted(self: model.ModelBackend, file: str, text: str) -> None:
+        if text == "0x90000000":
+            raise KeyboardInterrupt
+        write(self, file, text)
+
+    monkeypatch.setattr(model.ModelBackend, "write", interrupted)
+    assert main(["add", "512M@0x80000000", "-m", f"model:{path}"]) == 130
+    assert capsys.readouterr().err == "memhp: interrupted\n"
+    assert [step.text for step in scenario.load(path).steps] == ["0x80000000", "0x88000000"]
 
 
 def test_words_that_a_terminal_would_obey() -> None:
