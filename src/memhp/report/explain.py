@@ -38,10 +38,7 @@ QUESTION = (
     "marked NOMAP, added, un-marked, and every page of it is then set Reserved by hand; x86_64 does none of this. Why is it so?",
     "And how can pfn_valid() be changed without breaking what depends on it?",
 )
-NEXT = (
-    ("memhp boot v4.9+arm64-rfc-2016/arm64 --remedy nohack -o board.toml", "a machine of your own, with a rival remedy"),
-    ("memhp add 1G -m model:board.toml; memhp online 2 -m model:board.toml", "… and what it answers, in words"),
-)
+NEXT = "memhp boot v4.9+arm64-rfc-2016/arm64 --remedy nohack -o board.toml"
 
 _PROBE = "/sys/devices/system/memory/probe"
 _ADDRESS = 0x80000000
@@ -326,7 +323,12 @@ def _claim(
 
 def claims(story: Story) -> list[Claim]:
     """Return claims S1-S12 of the mail with their verdicts."""
-    return [claim(story) for claim in (_s1, _s2, _s3, _s4, _s5, _s6, _s7, _s8, _s9, _s10, _s11, _s12)]
+    return claims_of(story, *_CLAIMS)
+
+
+def claims_of(story: Story, *ids: str) -> list[Claim]:
+    """Return some of the claims, by their names "S1" … "S12"."""
+    return [_CLAIMS[id](story) for id in ids]
 
 
 def _s1(s: Story) -> Claim:
@@ -336,8 +338,8 @@ def _s1(s: Story) -> Claim:
     theirs = None if section is None else (bool(section["memblock_is_memory"]), bool(section["pfn_valid_first"]))
     only_map = s.full.ingredients == ("map",)
     return _claim(
-        "S1", "arm64's pfn_valid() checks NOMAP only", (False, outside), theirs,
-        lambda inside, answer: f"not in memblock: {_yes(answer)}", holds=only_map, but="" if outside else "; absence counts too",
+        "S1", "arm64 pfn_valid(): only NOMAP counts", (False, outside), theirs,
+        lambda inside, answer: f"not in memblock: {_yes(answer)}", holds=only_map, but="" if outside else "; absence, too",
     )  # fmt: skip
 
 
@@ -370,9 +372,9 @@ def _s2(s: Story) -> Claim:
     asked = sum(call.name == "pfn_valid" for call in s.full.adding.find("__add_section")[0].children)
     holds = not run[0] and run[1] == 1 and died[0] and died[1] == 0 and bool(died[2])
     return _claim(
-        "S2", "__add_pages() wants it false on entry", run + died,
+        "S2", "__add_pages() wants it false", run + died,
         None if kernel is None or kernel_died is None else kernel + kernel_died,
-        lambda a, n, _, b, m, errno: f"{_yes(a)}: {n} added; {_yes(b)}: {m}, {errno}",
+        lambda a, n, _, b, m, errno: f"{_yes(a)}: {n} added; {_yes(b)}: {m or errno}",
         holds=holds, but=f"; asks {asked} pfn of {s.full.nr_pages}" if asked < s.full.nr_pages else "",
     )  # fmt: skip
 
@@ -441,7 +443,7 @@ def _s9(s: Story) -> Claim:
     trace = calls.read_trace(s.recordings[""].trace("probe"))
     theirs = tuple(call.name for root in trace for call in root.walk() if call.name in names)
     return _claim(
-        "S9", "… set by sparse_init_one_section(), before __add_zone()", ours, theirs,
+        "S9", "… set by sparse_init, before __add_zone()", ours, theirs,
         lambda *order: ", ".join(name.removesuffix("_one_section") for name in order[1:]), holds=ours == names,
     )  # fmt: skip
 
@@ -458,10 +460,10 @@ def _s11(s: Story) -> Claim:
     marked, plain = s.full.loop(), s.remedies["generic"].loop()
     said, other = s.said("full", _LOOP), s.said("generic", _LOOP)
     return _claim(
-        "S11", "on arm64 it stays false in __add_zone()", marked + plain,
+        "S11", "arm64: stays false in __add_zone()", marked + plain,
         None if said is None or other is None else said + other,
-        lambda yes, no, gyes, gno: f"no ×{no}; generic yes ×{gyes}", holds=marked[0] == 0,
-        but="" if plain[1] else "; by section it is true",
+        lambda yes, no, gyes, gno: f"{'no' if no else 'yes'} ×{no or yes}; generic {_yes(gyes)}", holds=marked[0] == 0,
+        but="" if plain[1] else "; by section true",
     )  # fmt: skip
 
 
@@ -469,7 +471,7 @@ def _s12(s: Story) -> Claim:
     full, generic = s.full, s.remedies["generic"]
     regions = [[(r.base, r.size, r.flags) for r in r.k.memblock.memory.regions] for r in (full, generic)]
     lines = [step.memblock for step in (s.probe("full"), s.probe("generic"))]
-    blocks = full.nr_pages // _pageblock(s)
+    blocks = full.nr_pages // full.k.pageblock_nr_pages
     trace = calls.read_trace(s.recordings["full"].trace("probe"))
     asked = sum(len(root.find("__pageblock_pfn_to_page")) for root in trace)
     asked_generic = s.recordings["generic"].counts("probe").get("__pageblock_pfn_to_page")
@@ -482,8 +484,9 @@ def _s12(s: Story) -> Claim:
     )  # fmt: skip
 
 
-def _pageblock(s: Story) -> int:
-    return s.full.k.pageblock_nr_pages
+_CLAIMS: dict[str, Callable[[Story], Claim]] = {
+    f"S{n}": claim for n, claim in enumerate((_s1, _s2, _s3, _s4, _s5, _s6, _s7, _s8, _s9, _s10, _s11, _s12), 1)
+}
 
 
 # Remedies
@@ -749,7 +752,7 @@ def as_json(name: str, story: Story) -> dict[str, Any]:
         "moments": {r.arch: moments(r) for r in (story.full, story.x86)},
         "claims": [asdict(claim) for claim in claims(story)],
         "remedies": [asdict(line) for line in remedies(story)],
-        "next": [command for command, _ in NEXT],
+        "next": NEXT,
     }
 
 
@@ -760,6 +763,5 @@ def page(story: Story) -> list[str]:
     lines += [*_strip_lines(story), ""]
     lines += [*_claim_lines(story), ""]
     lines += [*_remedy_lines(story), ""]
-    width = max(len(command) for command, _ in NEXT)
-    lines += [f"{'' if i else 'next:':6}{command:{width}}  {why}" for i, (command, why) in enumerate(NEXT)]
+    lines.append(f"next: {NEXT}   (a machine of your own, to add to and to ask)")
     return lines
