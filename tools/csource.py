@@ -78,6 +78,7 @@ def functions(text: str) -> Functions:
     plain = _DIRECTIVE.sub(_blank, text)
     for match in _PAGE_FLAG.finditer(plain):
         found += [(form.format(match[2]), line(match.start()), line(match.start())) for form in _PAGE_FLAGS[match[1]]]
+    plain = re.sub(rf"{_PAGE_FLAG.pattern}[^)]*\)?", _blank, plain)
     found += [(name, line(start), line(end)) for name, start, end in _bodies(plain)]
     index: Functions = {}
     for name, first, last in sorted(found, key=lambda entry: entry[1]):
@@ -121,13 +122,11 @@ def _closing(text: str, brace: int) -> int:
 def _declared(head: str) -> str:
     """Return the name of the function that a head declares, or "" if it declares none."""
     depth = 0
-    word = ""
+    word = name = ""
     for match in re.finditer(r"[A-Za-z_]\w*|[()=]", head):
         if match[0] == "(":
             if depth == 0 and word and word not in _NOT_NAMES:
-                if _SYSCALL.fullmatch(word):
-                    return "sys_" + head[match.end() :].split(",")[0].strip(" )")
-                return word
+                name = "sys_" + head[match.end() :].split(",")[0].strip(" )") if _SYSCALL.fullmatch(word) else word
             depth += 1
         elif match[0] == ")":
             depth -= 1
@@ -135,7 +134,7 @@ def _declared(head: str) -> str:
             return ""
         elif depth == 0:
             word = match[0]
-    return ""
+    return name
 
 
 def mirrored() -> list[str]:
