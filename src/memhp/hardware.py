@@ -233,7 +233,7 @@ def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int
         )
     else:
         low_end = max(end for start, end in spans if start < 4 * GIB)
-        reserved = [(0, 0x10000), (0x9F000, 0x100000), (0x1000000, 0x1779000), (low_end - 0x21B000, low_end)]
+        reserved = [(0, 0x10000), (0x99000, 0x100000), (0x1000000, 0x1779000), (low_end - 0x21B000, low_end)]
         freed = [(0x1246000, 0x1400000), (0x14B9000, 0x1600000), (0x165E000, 0x1712000), reserved[3]]
         children = (
             Region(0x1000000, 0x1243F42, "Kernel code"),

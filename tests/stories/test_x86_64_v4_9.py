@@ -102,6 +102,20 @@ def test_the_state_after_every_step_is_as_recorded(name: str) -> None:
     assert [] == [line for this in story(name) for line in this.differences]
 
 
+def test_boot_counts_pages_as_the_recorded_kernel_did() -> None:
+    """
+    What zonelists hold before the page allocator has its pages: 257,929, as that kernel's console says.
+
+    262,143 spanned pages less 4,096 of memmap, 97 of holes, and 21 that are in use below 16 MiB (15 kept for the firmware, 6 of
+    the trampoline for other CPUs).
+    """
+    twin = Twin("v4.9-x86_64/1-probe")
+    [built, policy] = [line for line in twin.k.log.lines if HOTPLUG.fullmatch(line)]
+    assert "Built 1 zonelists in Node order, mobility grouping on.  Total pages: 257929" == built
+    assert "Policy zone: DMA32" == policy
+    assert 257929 == 262046 - 4096 - twin.k.dma_reserve
+
+
 def test_watermarks_and_protection_after_online() -> None:
     """min, low and high of both zones, and what DMA32 keeps from allocations that could come from Normal, as recorded."""
     recording = recorded.recording("v4.9-x86_64/1-probe")

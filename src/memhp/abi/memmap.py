@@ -207,7 +207,7 @@ def hardware_from_files(
     if listed is None or all(r.nid is None for r in listed):
         spans = _by_block(files, spans)
     children = tuple(child for region in ram for child in region.children if child.name.startswith("Kernel "))
-    given_back = _merge([*freed, *_init_memory(arch, children, page_size)])
+    given_back = _merge(freed) or _merge(_init_memory(arch, children, page_size))
     if kept:
         reserved = _merge((r.base, r.end) for r in kept)
     else:

@@ -288,8 +288,10 @@ def do_initcalls(k: Kernel) -> None:
     memory.memory_dev_init(k)
     for nid in sorted(k.nodes):
         node.register_one_node(k, nid)
+    parts = k.hardware.ram_children
     for start, end in k.hardware.freed:
-        page_alloc.free_reserved_area(k, start, end, "initrd" if end - start > 256 * 1024 else "unused kernel")
+        image = bool(parts) and parts[0].start <= start <= max(part.end for part in parts)
+        page_alloc.free_reserved_area(k, start, end, "unused kernel" if image else "initrd")
 
 
 # Processes. The model has none of its own; these pages stand for theirs.

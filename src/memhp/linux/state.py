@@ -43,6 +43,7 @@ class Kernel:
         memblock, iomem_resource, mem_section, section_roots, nodes, node_states, memory_blocks: The state itself.
         before_add_zone: What a patch series runs between sparse_add_one_section() and __add_zone(); None in released trees.
         online_page_callback: What online_pages_range() does with a range of pages.
+        dev_pagemaps: Device memory with struct pages, as pfns [start, end).
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
@@ -89,6 +90,7 @@ class Kernel:
         self.sections_per_block = 1
         self.memory_chain: tuple[NotifierBlock, ...] = ()
         self.online_page_callback: Callable[[Kernel, int, int], None] | None = None
+        self.dev_pagemaps: tuple[tuple[int, int], ...] = ()
         self.firmware_map: tuple[tuple[int, int, str], ...] = ()
         self.linear_map: tuple[tuple[int, int], ...] = ()
         self.vmemmap_tables: frozenset[int] = frozenset()
@@ -97,6 +99,7 @@ class Kernel:
         self.max_low_pfn = 0
         self.high_memory = 0
         self.highest_memmap_pfn = 0
+        self.dma_reserve = 0
         self.totalram_pages = 0
         self.vm_total_pages = 0
         self.min_free_kbytes = 1024

@@ -635,6 +635,8 @@ def free_area_init_core(k: Kernel, pgdat: PglistData) -> None:
         memmap_pages = calc_memmap_size(k, size, freesize)
         if freesize >= memmap_pages:
             freesize -= memmap_pages
+        if zone.idx == 0 and freesize > k.dma_reserve:
+            freesize -= k.dma_reserve
         zone.managed_pages = freesize
         if not size:
             continue

@@ -41,6 +41,20 @@ def init_mem_mapping(k: Kernel) -> None:
             init_memory_mapping(k, max(MIB, r.base), r.base + r.size)
 
 
+def memblock_find_dma_reserve(k: Kernel) -> None:
+    """
+    Count the pages of the first 16 MiB that are in use: the first zone's managed pages are guessed without them.
+
+    Source: arch/x86/kernel/e820.c memblock_find_dma_reserve() [v4.9]
+    """
+    max_dma_pfn = 16 * MIB >> k.PAGE_SHIFT
+    pages = [(start, end) for start, end, _ in memblock.for_each_mem_pfn_range(k)]
+    free = [(-(-start >> k.PAGE_SHIFT), end >> k.PAGE_SHIFT) for start, end, _ in memblock.for_each_free_mem_range(k)]
+    nr_pages, nr_free_pages = (
+        sum(max(0, min(end, max_dma_pfn) - start) for start, end in ranges if start < max_dma_pfn) for ranges in (pages, free))
+    k.dma_reserve = nr_pages - nr_free_pages
+
+
 def setup_memory(k: Kernel) -> None:
     """Fill memblock, map memory. Source: arch/x86/kernel/setup.c setup_arch() [v4.9]"""
     memblock_x86_fill(k)
@@ -52,6 +66,7 @@ def setup_memory(k: Kernel) -> None:
     k.max_pfn = k.max_low_pfn = memblock.memblock_end_of_DRAM(k) >> k.PAGE_SHIFT
     k.high_memory = k.max_pfn << k.PAGE_SHIFT
     init_mem_mapping(k)
+    memblock_find_dma_reserve(k)
 
 
 def sparse_memory_present_with_active_regions(k: Kernel) -> None:
