@@ -67,6 +67,7 @@ def grow_zone_span(zone: Zone, start_pfn: int, end_pfn: int) -> None:
     old_zone_end_pfn = mmzone.zone_end_pfn(zone)
     if mmzone.zone_is_empty(zone) or start_pfn < zone.zone_start_pfn:
         zone.zone_start_pfn = start_pfn
+        zone.contiguous_end = 0
     zone.spanned_pages = max(old_zone_end_pfn, end_pfn) - zone.zone_start_pfn
 
 
@@ -80,6 +81,7 @@ def grow_pgdat_span(pgdat: PglistData, start_pfn: int, end_pfn: int) -> None:
 
 def resize_zone(zone: Zone, start_pfn: int, end_pfn: int) -> None:
     """Set a zone's span; an empty one starts at 0. Source: mm/memory_hotplug.c resize_zone() [v4.9]"""
+    zone.contiguous_end = 0
     if end_pfn - start_pfn:
         zone.zone_start_pfn = start_pfn
         zone.spanned_pages = end_pfn - start_pfn
@@ -182,6 +184,39 @@ def zone_can_shift(k: Kernel, pfn: int, nr_pages: int, target: int) -> int:
 
 
 # Adding
+
+
+def section_taint_zone_device(k: Kernel, pfn: int) -> None:
+    """Source: mm/memory_hotplug.c section_taint_zone_device() [v5.12]"""
+    k.section_rw(pfn >> k.PFN_SECTION_SHIFT).section_mem_map |= mmzone.SECTION_TAINT_ZONE_DEVICE
+
+
+def add_device_pages(k: Kernel, nid: int, pfn: int, nr_pages: int) -> None:
+    """
+    Give device memory struct pages: sub-sections that are neither System RAM nor in memblock, behind a dev_pagemap.
+
+    A section that it shares with other memory is tainted.
+
+    Args:
+        pfn: First page, sub-section aligned.
+        nr_pages: Pages, whole sub-sections.
+
+    Raises:
+        KernelError: EEXIST, ENOMEM; see sparse.sparse_add_section().
+
+    Source: mm/memremap.c pagemap_range(), mm/memory_hotplug.c move_pfn_range_to_zone() [v5.12], as far as sections see it
+    """
+    start, end = pfn, pfn + nr_pages
+    while pfn < end:
+        stop = min(end, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
+        sparse.sparse_add_section(k, nid, pfn, stop - pfn)
+        pfn = stop
+    if k.tree.has_taint_sections:
+        if start % k.PAGES_PER_SECTION:
+            section_taint_zone_device(k, start)
+        if end % k.PAGES_PER_SECTION:
+            section_taint_zone_device(k, end)
+    k.dev_pagemaps = (*k.dev_pagemaps, (start, end))
 
 
 def __add_zone(k: Kernel, zone: Zone, phys_start_pfn: int) -> None:
@@ -504,6 +539,8 @@ def online_pages_range(k: Kernel, start_pfn: int, nr_pages: int, arg: list[int])
         assert k.online_page_callback is not None
         k.online_page_callback(k, start_pfn, nr_pages)
         arg[0] += nr_pages
+    if k.tree.has_online_sections:
+        sparse.online_mem_sections(k, start_pfn, start_pfn + nr_pages)
     return 0
 
 

@@ -82,7 +82,8 @@ def memory_present(k: Kernel, nid: int, start: int, end: int) -> None:
         ms = _section(k, section_nr)
         if not ms.section_mem_map:
             ms.early_nid = nid
-            ms.section_mem_map = mmzone.SECTION_MARKED_PRESENT
+            online = mmzone.SECTION_IS_ONLINE if k.tree.has_online_sections else 0
+            ms.section_mem_map = mmzone.SECTION_MARKED_PRESENT | online
 
 
 def sparse_early_nid(ms: MemSection) -> int:
@@ -225,6 +226,19 @@ def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> No
     ms = k.section_rw(section_nr)
     ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT
     sparse_init_one_section(k, ms, 0)
+
+
+def online_mem_sections(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    Mark the sections of a range online, in trees that note it.
+
+    Source: mm/sparse.c online_mem_sections() [v4.13]
+    """
+    for pfn in range(start_pfn, end_pfn, k.PAGES_PER_SECTION):
+        section_nr = mmzone.pfn_to_section_nr(k, pfn)
+        if bug.WARN_ON(k.log, not mmzone.present_section_nr(k, section_nr)):
+            continue
+        k.section_rw(section_nr).section_mem_map |= mmzone.SECTION_IS_ONLINE
 
 
 def usemap_size(k: Kernel) -> int:
