@@ -172,9 +172,11 @@ def setup_arch(k: Kernel) -> None:
             k.movable_node_enabled = k.config.MOVABLE_NODE
     k.arch.setup_memory(k)
     nids = sorted({r.nid for r in k.hardware.memory})
-    k.nodes = {nid: PglistData(nid, k.config.zones) for nid in nids}
+    # The processors are on node 0, so it is online even without memory.
+    online = sorted({0, *nids})
+    k.nodes = {nid: PglistData(nid, k.config.zones) for nid in online}
     k.node_states = {
-        N_POSSIBLE: frozenset({*nids, *range(k.hardware.possible_nodes)}), N_ONLINE: frozenset(nids),
+        N_POSSIBLE: frozenset({*online, *range(k.hardware.possible_nodes)}), N_ONLINE: frozenset(online),
         N_NORMAL_MEMORY: frozenset(nids), N_MEMORY: frozenset(nids),
     }
     k.arch.memory_present(k)
@@ -212,8 +214,8 @@ def free_area_init_nodes(k: Kernel) -> None:
     ranges = list(memblock.for_each_mem_pfn_range(k))
     for nid, pgdat in k.nodes.items():
         own = [(start, end) for start, end, owner in ranges if owner == nid or not k.config.NUMA]
-        node_start = min(start for start, _ in own)
-        node_end = max(end for _, end in own)
+        node_start = min((start for start, _ in own), default=0)
+        node_end = max((end for _, end in own), default=0)
         spans, present = [], []
         low = ranges[0][0]
         for high in limits:

@@ -190,6 +190,7 @@ class Zone:
         zone_start_pfn, spanned_pages, present_pages, managed_pages: As in C.
         initialized: init_currently_empty_zone() has run.
         contiguous: No hole inside, as set_zone_contiguous() found.
+        contiguous_end: From the zone's start up to here no hole was found, and nothing was moved out since.
         watermark: (min, low, high).
         lowmem_reserve: By class zone index.
         free_area: Free lists; None until initialised.
@@ -200,7 +201,7 @@ class Zone:
     """
 
     __slots__ = (
-        "contiguous", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages", "name", "nid", "nr_free_pages",
+        "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages", "name", "nid", "nr_free_pages",
         "nr_isolate_pageblock", "pcp_batch", "pcp_high", "present_pages", "spanned_pages", "stat_threshold", "watermark",
         "zone_start_pfn",
     )
@@ -215,6 +216,7 @@ class Zone:
         self.managed_pages = 0
         self.initialized = False
         self.contiguous = False
+        self.contiguous_end = 0
         self.watermark = (0, 0, 0)
         self.lowmem_reserve = (0,) * nr_zones
         self.free_area: FreeArea | None = None
@@ -235,6 +237,7 @@ class Zone:
         new.managed_pages = self.managed_pages
         new.initialized = self.initialized
         new.contiguous = self.contiguous
+        new.contiguous_end = self.contiguous_end
         new.watermark = self.watermark
         new.lowmem_reserve = self.lowmem_reserve
         new.free_area = self.free_area

@@ -688,19 +688,23 @@ def set_zone_contiguous(k: Kernel, zone: Zone) -> None:
     """
     Find out whether a zone has no hole: the ends of every pageblock are valid and in the zone.
 
-    Sections whose pages all have one zone are judged whole, by the runs of pfn_valid(); others pageblock by pageblock.
+    Sections whose pages all have one zone are judged whole, by the runs of pfn_valid(); others pageblock by pageblock. What was
+    found without hole before is not looked at again, if pfn_valid() asks nothing that could have changed there (memblock).
 
     Source: mm/page_alloc.c set_zone_contiguous() [v4.9]
     """
     zone_end = mmzone.zone_end_pfn(zone)
     start = zone.zone_start_pfn
     step = k.PAGES_PER_SECTION
+    if start < zone.contiguous_end <= zone_end and all(part.cuts is None for part in k.pfn_valid.ingredients()):
+        start = zone.contiguous_end
     while start < zone_end:
         end = min(zone_end, start - start % step + step)
         if not _section_contiguous(k, start, end, zone):
             return
         start = end
     zone.contiguous = True
+    zone.contiguous_end = zone_end
 
 
 def _section_contiguous(k: Kernel, start: int, end: int, zone: Zone) -> bool:
