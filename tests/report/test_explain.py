@@ -83,6 +83,18 @@ def test_where_the_trees_part(story: Story) -> None:
     assert [] == [row for row in onlining if row.parts]
 
 
+def test_the_trees_are_those_of_the_real_kernels(story: Story) -> None:
+    """Order and nesting against what ftrace recorded, on both sides, for both writes; and a wrong order is told."""
+    held = explain.held(story)
+    assert [("arm64", "probe"), ("arm64", "online"), ("x86_64", "probe"), ("x86_64", "online")] == [h[:2] for h in held]
+    for _, _, comparison in held:
+        assert comparison.equal
+        assert len(comparison.common) > 20
+    other = dataclasses.replace(story, full=story.remedies["generic"])
+    assert not explain.held(other)[0][2].equal
+    assert "DIFFERENT" in explain._held_line(other)
+
+
 def test_moments_tell_when_pfn_valid_turns(story: Story) -> None:
     """arm64 hears memblock three times; x86_64 hears the section once."""
     turns = [[(m.after, m.valid, m.by) for m in r.moments if m.changed] for r in (story.full, story.x86)]
@@ -95,7 +107,7 @@ def test_moments_tell_when_pfn_valid_turns(story: Story) -> None:
 def test_the_page(story: Story) -> None:
     page = explain.page(story)
     assert max(map(len, page)) <= explain.WIDTH
-    assert len(page) <= 74
+    assert len(page) <= 76
     text = "\n".join(page)
     for word in (*arm64_rfc_2016.REMEDIES, "◄ 1\n", "◄ 2\n", "no ×262144 (map)", "yes ×32768 (valid)", "not recorded"):
         assert word in text

@@ -34,9 +34,9 @@ WIDTH = 130
 STORIES = {"mail": "hot-add on arm64, December 2016: why pages stay unreserved there and not on x86_64"}
 
 QUESTION = (
-    'A mail to the kernel list, 15 December 2016, on the series "Memory hotplug support for arm64 platform": hot-added memory is',
-    "marked NOMAP, added, un-marked, and every page of it is then set Reserved by hand; x86_64 does none of this. Why is it so?",
-    "And how can pfn_valid() be changed without breaking what depends on it?",
+    'A mail to the kernel list, 15 December 2016, on the series "Memory hotplug support for arm64 platform": hot-added memory is '
+    "marked NOMAP, added, un-marked, and every page of it is then set Reserved by hand; x86_64 does none of this. Why? And how "
+    "can pfn_valid() be changed without breaking what depends on it?"
 )
 NEXT = "memhp boot v4.9+arm64-rfc-2016/arm64 --remedy nohack -o board.toml"
 
@@ -44,6 +44,8 @@ _PROBE = "/sys/devices/system/memory/probe"
 _ADDRESS = 0x80000000
 _ARM64, _X86 = "v4.9-arm64-rfc", "v4.9-x86_64/1-probe"
 _NOT_RECORDED = "not recorded"
+_OTHER_NAMES = {"hotplug_linear_map": "hotplug_paging"}
+"""How the recorded kernels' patch called what the series brings."""
 _MERGED = "nonomap-nohack"
 _MERGED_NAME = "pfn_valid=A2"
 
@@ -263,6 +265,7 @@ class Story:
     remedies: dict[str, Run]
     merged: Run
     recordings: dict[str, Recording]
+    _traces: dict[tuple[str, str], list[Call]] = field(default_factory=dict)
 
     def probe(self, remedy: str) -> Step:
         """The recorded write to `probe`."""
@@ -272,6 +275,15 @@ class Story:
         """The recorded write of "online", if it came to that."""
         steps = [step for step in self.recordings[remedy].steps if step.path.endswith("/state") and step.text == "online"]
         return steps[0] if steps else None
+
+    def trace(self, remedy: str, what: str) -> list[Call]:
+        """What ftrace recorded of the write to `probe` or of the online; the series' functions under the series' names."""
+        if (remedy, what) not in self._traces:
+            roots = calls.read_trace(self.recordings[remedy].trace(what))
+            for call in (call for root in roots for call in root.walk()):
+                call.name = _OTHER_NAMES.get(call.name, call.name)
+            self._traces[remedy, what] = roots
+        return self._traces[remedy, what]
 
     def said(self, remedy: str, pattern: str) -> tuple[int, ...] | None:
         """The numbers in the first line of the recorded kernel's instruments that a pattern matches."""
@@ -338,8 +350,8 @@ def _s1(s: Story) -> Claim:
     theirs = None if section is None else (bool(section["memblock_is_memory"]), bool(section["pfn_valid_first"]))
     only_map = s.full.ingredients == ("map",)
     return _claim(
-        "S1", "arm64 pfn_valid(): only NOMAP counts", (False, outside), theirs,
-        lambda inside, answer: f"not in memblock: {_yes(answer)}", holds=only_map, but="" if outside else "; absence, too",
+        "S1", "arm64's pfn_valid() checks NOMAP only", (False, outside), theirs,
+        lambda inside, answer: f"not in memblock: {_yes(answer)}", holds=only_map, but="" if outside else "; absence counts too",
     )  # fmt: skip
 
 
@@ -440,8 +452,7 @@ def _s8(s: Story) -> Claim:
 def _s9(s: Story) -> Claim:
     names = ("sparse_add_one_section", "sparse_init_one_section", "__add_zone")
     ours = tuple(call.name for call in s.x86.adding.walk() if call.name in names)
-    trace = calls.read_trace(s.recordings[""].trace("probe"))
-    theirs = tuple(call.name for root in trace for call in root.walk() if call.name in names)
+    theirs = tuple(call.name for root in s.trace("", "probe") for call in root.walk() if call.name in names)
     return _claim(
         "S9", "… set by sparse_init, before __add_zone()", ours, theirs,
         lambda *order: ", ".join(name.removesuffix("_one_section") for name in order[1:]), holds=ours == names,
@@ -472,8 +483,7 @@ def _s12(s: Story) -> Claim:
     regions = [[(r.base, r.size, r.flags) for r in r.k.memblock.memory.regions] for r in (full, generic)]
     lines = [step.memblock for step in (s.probe("full"), s.probe("generic"))]
     blocks = full.nr_pages // full.k.pageblock_nr_pages
-    trace = calls.read_trace(s.recordings["full"].trace("probe"))
-    asked = sum(len(root.find("__pageblock_pfn_to_page")) for root in trace)
+    asked = sum(len(root.find("__pageblock_pfn_to_page")) for root in s.trace("full", "probe"))
     asked_generic = s.recordings["generic"].counts("probe").get("__pageblock_pfn_to_page")
     ours = (regions[0] == regions[1], full.zone.contiguous, generic.zone.contiguous)
     theirs = None if asked_generic is None else (lines[0] == lines[1], asked >= blocks, asked_generic >= blocks)
@@ -640,6 +650,23 @@ def _tree_lines(story: Story) -> Iterator[str]:
         "◄ 1 where the trees part  ◄ 2 the first question answered differently  → what pfn_valid() of the first pfn would say "
         "from here"
     )
+    yield _held_line(story)
+
+
+def held(story: Story) -> list[tuple[str, str, calls.Comparison]]:
+    """Hold both trees against what ftrace recorded of the real kernels: (architecture, write, comparison)."""
+    found = []
+    for remedy, r in (("full", story.full), ("", story.x86)):
+        for what, root, recorder in (("probe", "add_memory", r.adding), ("online", "memory_subsys_online", r.onlining)):
+            found.append((r.arch, what, calls.compare(recorder.find(root), story.trace(remedy, what))))
+    return found
+
+
+def _held_line(story: Story) -> str:
+    words = []
+    for arch, what, comparison in held(story):
+        words.append(f"{arch} {what} {'equal' if comparison.equal else 'DIFFERENT'} ({len(comparison.common)})")
+    return f"call order against ftrace of the real kernels (functions compared): {', '.join(words)}"
 
 
 def _titles(title: str, story: Story) -> Iterator[str]:
@@ -743,12 +770,16 @@ def as_json(name: str, story: Story) -> dict[str, Any]:
 
     return {
         "story": name,
-        "question": " ".join(QUESTION),
+        "question": QUESTION,
         "in_short": " ".join(_short(story)),
         "add": tree(adding),
         "online": tree(onlining),
         "trees_part_at": next((i for i, row in enumerate(adding) if row.parts), None),
         "answers_part_at": answers if answers >= 0 else None,
+        "call_order": [
+            {"arch": arch, "write": what, "equal": c.equal, "difference": c.difference, "functions": list(c.common)}
+            for arch, what, c in held(story)
+        ],
         "moments": {r.arch: moments(r) for r in (story.full, story.x86)},
         "claims": [asdict(claim) for claim in claims(story)],
         "remedies": [asdict(line) for line in remedies(story)],
@@ -758,7 +789,7 @@ def as_json(name: str, story: Story) -> dict[str, Any]:
 
 def page(story: Story) -> list[str]:
     """Return the first screen."""
-    lines = [*QUESTION, *_short(story), ""]
+    lines = [*textwrap.wrap(QUESTION, WIDTH), "", *_short(story), ""]
     lines += [*_tree_lines(story), ""]
     lines += [*_strip_lines(story), ""]
     lines += [*_claim_lines(story), ""]
