@@ -663,10 +663,11 @@ def held(story: Story) -> list[tuple[str, str, calls.Comparison]]:
 
 
 def _held_line(story: Story) -> str:
-    words = []
+    sides: dict[str, list[str]] = {}
     for arch, what, comparison in held(story):
-        words.append(f"{arch} {what} {'equal' if comparison.equal else 'DIFFERENT'} ({len(comparison.common)})")
-    return f"call order against ftrace of the real kernels (functions compared): {', '.join(words)}"
+        sides.setdefault(arch, []).append(f"{what} {'equal' if comparison.equal else 'DIFFERENT'} ({len(comparison.common)})")
+    words = [f"{arch} {', '.join(side)}" for arch, side in sides.items()]
+    return f"calls against ftrace of real kernels: {'; '.join(words)} functions"
 
 
 def _titles(title: str, story: Story) -> Iterator[str]:
