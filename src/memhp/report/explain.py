@@ -665,9 +665,9 @@ def held(story: Story) -> list[tuple[str, str, calls.Comparison]]:
 def _held_line(story: Story) -> str:
     sides: dict[str, list[str]] = {}
     for arch, what, comparison in held(story):
-        sides.setdefault(arch, []).append(f"{what} {'equal' if comparison.equal else 'DIFFERENT'} ({len(comparison.common)})")
+        sides.setdefault(arch, []).append(f"{what} {'equal' if comparison.equal else 'DIFFERENT'} in {len(comparison.common)}")
     words = [f"{arch} {', '.join(side)}" for arch, side in sides.items()]
-    return f"calls against ftrace of real kernels: {'; '.join(words)} functions"
+    return f"functions against real kernels' ftrace: {'; '.join(words)}"
 
 
 def _titles(title: str, story: Story) -> Iterator[str]:
