@@ -24,7 +24,7 @@ from memhp.linux import boot, ftrace, tree
 from memhp.linux.fs import sysfs
 from memhp.linux.ftrace import Call, Recorder
 from memhp.linux.include import mmzone, page_flags
-from memhp.linux.mm import memory_hotplug
+from memhp.linux.mm import memblock, memory_hotplug
 from memhp.linux.series import arm64_rfc_2016
 from memhp.linux.state import Kernel
 from memhp.report import calls, memmap, text
@@ -345,13 +345,14 @@ def claims_of(story: Story, *ids: str) -> list[Claim]:
 
 def _s1(s: Story) -> Claim:
     k = start(s.recordings["full"], "full")
-    outside = k.pfn_valid.test(k, s.full.pfn)
+    ours = (memblock.memblock_is_memory(k, _ADDRESS), k.pfn_valid.test(k, s.full.pfn))
     section = next((e for e in s.recordings["full"].steps[0].sections if e["pfn"] == s.full.pfn), None)
     theirs = None if section is None else (bool(section["memblock_is_memory"]), bool(section["pfn_valid_first"]))
-    only_map = s.full.ingredients == ("map",)
+    marked = any(m.after == "memblock_mark_nomap" and m.changed and not m.valid for m in s.full.moments)
     return _claim(
-        "S1", "arm64's pfn_valid() checks NOMAP only", (False, outside), theirs,
-        lambda inside, answer: f"not in memblock: {_yes(answer)}", holds=only_map, but="" if outside else "; absence counts too",
+        "S1", "arm64's pfn_valid() checks only NOMAP", ours, theirs,
+        lambda inside, answer: f"{'' if inside else 'not '}in memblock: {_yes(answer)}",
+        holds=marked and s.full.ingredients == ("map",), but="" if ours[1] else "; and absence",
     )  # fmt: skip
 
 
