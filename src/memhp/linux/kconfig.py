@@ -40,6 +40,8 @@ class Kconfig:
     FIRMWARE_MEMMAP: bool = True
     ARCH_DISCARD_MEMBLOCK: bool = True
     FORCE_MAX_ZONEORDER: int = 11
+    DEBUG_VM: bool = False
+    STRICT_DEVMEM: bool = False
 
     @property
     def zones(self) -> tuple[str, ...]:

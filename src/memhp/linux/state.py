@@ -47,6 +47,7 @@ class Kernel:
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
+        page_watch: Called with (pfn, nr_pages) when struct pages are read; a fork starts without.
     """
 
     def __init__(self, tree: Tree, arch: ArchOps, config: Kconfig, hardware: Hardware, definition: Definition) -> None:
@@ -109,6 +110,7 @@ class Kernel:
         self.movable_node_enabled = False
         self.slab_is_available = False
         self.system_running = False
+        self.page_watch: Callable[[int, int], None] | None = None
         self.zonelist_generation = 0
         self.user_pages: tuple[tuple[int, int], ...] = ()
         self.user_generation = 0
@@ -132,6 +134,7 @@ class Kernel:
         new.device_hotplug_lock = self.device_hotplug_lock.copy()
         new.mem_sysfs_mutex = self.mem_sysfs_mutex.copy()
         new.zonelists_mutex = self.zonelists_mutex.copy()
+        new.page_watch = None
         return new
 
     # What may be edited in place.

@@ -11,12 +11,47 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from memhp.linux.include.io import Mapping
 from memhp.linux.include.mmzone import Definition
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.tree import Tree
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IoOps:
+    """
+    How an architecture reaches physical memory: what generic code and drivers call.
+
+    Attributes:
+        phys_to_virt: (k, phys) -> linear address; whether it is mapped is not asked.
+        virt_addr_valid, kern_addr_valid: (k, address) -> bool.
+        ioremap, ioremap_cache, ioremap_wt, ioremap_wc: (k, phys, size) -> Mapping or None.
+        acpi_os_ioremap: (k, phys, size) -> Mapping or None, for ACPI's tables and regions.
+        xlate_dev_mem_ptr: (k, phys) -> Mapping or None, for one page of /dev/mem.
+        valid_phys_addr_range: (k, phys, size) -> bool: /dev/mem may be read there.
+        valid_mmap_phys_addr_range: (k, pfn, size) -> bool: /dev/mem may be mapped there.
+        phys_mem_access_prot: (k, pfn, size, sync) -> memory type of a mapping of /dev/mem; sync: opened with O_SYNC.
+        devmem_is_allowed: (k, pfn) -> bool, under STRICT_DEVMEM.
+        nosave_regions: (k) -> pfns [start, end) that hibernation leaves out.
+    """
+
+    phys_to_virt: Callable[[Kernel, int], int]
+    virt_addr_valid: Callable[[Kernel, int], bool]
+    kern_addr_valid: Callable[[Kernel, int], bool]
+    ioremap: Callable[[Kernel, int, int], Mapping | None]
+    ioremap_cache: Callable[[Kernel, int, int], Mapping | None]
+    ioremap_wt: Callable[[Kernel, int, int], Mapping | None]
+    ioremap_wc: Callable[[Kernel, int, int], Mapping | None]
+    acpi_os_ioremap: Callable[[Kernel, int, int], Mapping | None]
+    xlate_dev_mem_ptr: Callable[[Kernel, int], Mapping | None]
+    valid_phys_addr_range: Callable[[Kernel, int, int], bool]
+    valid_mmap_phys_addr_range: Callable[[Kernel, int, int], bool]
+    phys_mem_access_prot: Callable[[Kernel, int, int, bool], str]
+    devmem_is_allowed: Callable[[Kernel, int], bool]
+    nosave_regions: Callable[[Kernel], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +77,7 @@ class ArchOps:
         VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
         arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
         vmemmap_populate: (k, start_pfn, end_pfn, node); raises KernelError.
+        io: How it reaches physical memory.
     """
 
     name: str
@@ -61,3 +97,4 @@ class ArchOps:
     VMALLOC_TOTAL: int
     arch_report_meminfo: Callable[[Kernel], str]
     vmemmap_populate: Callable[[Kernel, int, int, int], None]
+    io: IoOps

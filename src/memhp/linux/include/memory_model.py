@@ -40,10 +40,14 @@ def page_columns(k: Kernel, pfn: int) -> PageColumns:
 
     Raises:
         KernelBugError: no memmap is populated there.
+
+    Source: none
     """
     section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
     if section is None or section.memmap is None:
         _fault(k, pfn)
+    if k.page_watch is not None:
+        k.page_watch(pfn, 1)
     return section.memmap
 
 
@@ -57,23 +61,35 @@ def page_ranges(k: Kernel, pfn: int, nr_pages: int) -> Iterable[Piece]:
 
     Raises:
         KernelBugError: no memmap is populated at a piece; earlier pieces have been handed out.
+
+    Source: none
     """
     offset = pfn & (k.PAGES_PER_SECTION - 1)
+    if k.page_watch is not None:
+        return _watched(k, pfn, nr_pages)
     if offset + nr_pages <= k.PAGES_PER_SECTION:
         return ((page_columns(k, pfn), offset, offset + nr_pages, pfn),) if nr_pages else ()
     return _pieces(k, pfn, nr_pages, page_columns)
 
 
 def page_ranges_rw(k: Kernel, pfn: int, nr_pages: int) -> Iterable[Piece]:
-    """As page_ranges(), for editing."""
+    """As page_ranges(), for editing. Source: none"""
     offset = pfn & (k.PAGES_PER_SECTION - 1)
     if offset + nr_pages <= k.PAGES_PER_SECTION:
         return ((page_columns_rw(k, pfn), offset, offset + nr_pages, pfn),) if nr_pages else ()
     return _pieces(k, pfn, nr_pages, page_columns_rw)
 
 
+def _watched(k: Kernel, pfn: int, nr_pages: int) -> Iterator[Piece]:
+    """The pieces of a range while somebody watches what is read. Source: none"""
+    for piece in _pieces(k, pfn, nr_pages, page_columns):
+        if k.page_watch is not None:
+            k.page_watch(piece[3], piece[2] - piece[1])
+        yield piece
+
+
 def page_columns_rw(k: Kernel, pfn: int) -> PageColumns:
-    """As page_columns(), for editing."""
+    """As page_columns(), for editing. Source: none"""
     nr = pfn >> k.PFN_SECTION_SHIFT
     section = k.mem_section.get(nr)
     if section is None or section.memmap is None:

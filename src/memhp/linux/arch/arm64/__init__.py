@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from memhp.linux.arch import ArchOps
-from memhp.linux.arch.arm64.mm import init, mmu
+from memhp.linux.arch import ArchOps, IoOps
+from memhp.linux.arch.arm64.include import acpi, memory
+from memhp.linux.arch.arm64.mm import init, ioremap, mmap, mmu
+from memhp.linux.include.io import LINEAR, Mapping
 from memhp.units import KIB
 
 ARM64 = ArchOps(
@@ -28,4 +30,22 @@ ARM64 = ArchOps(
     VMALLOC_TOTAL=135290290112 * KIB,
     arch_report_meminfo=lambda k: "",
     vmemmap_populate=mmu.vmemmap_populate,
+    io=IoOps(
+        phys_to_virt=memory.__phys_to_virt,
+        virt_addr_valid=memory.virt_addr_valid,
+        kern_addr_valid=mmu.kern_addr_valid,
+        ioremap=ioremap.ioremap,
+        ioremap_cache=ioremap.ioremap_cache,
+        ioremap_wt=ioremap.ioremap,
+        ioremap_wc=ioremap.ioremap_wc,
+        acpi_os_ioremap=acpi.acpi_os_ioremap,
+        # The generic one: a linear address, mapped or not.
+        xlate_dev_mem_ptr=lambda k, phys: Mapping(phys, k.PAGE_SIZE - phys % k.PAGE_SIZE, LINEAR),
+        valid_phys_addr_range=mmap.valid_phys_addr_range,
+        valid_mmap_phys_addr_range=mmap.valid_mmap_phys_addr_range,
+        phys_mem_access_prot=mmu.phys_mem_access_prot,
+        devmem_is_allowed=mmap.devmem_is_allowed,
+        # v4.9 registers none.
+        nosave_regions=lambda k: [],
+    ),
 )

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from memhp.linux.arch import ArchOps
-from memhp.linux.arch.x86.mm import init_64
+from memhp.linux.arch import ArchOps, IoOps
+from memhp.linux.arch.x86.include import page
+from memhp.linux.arch.x86.kernel import e820
+from memhp.linux.arch.x86.mm import init, init_64, ioremap, physaddr
+from memhp.linux.include.io import NORMAL
 from memhp.units import KIB
 
 X86_64 = ArchOps(
@@ -28,4 +31,22 @@ X86_64 = ArchOps(
     VMALLOC_TOTAL=34359738367 * KIB,
     arch_report_meminfo=init_64.arch_report_meminfo,
     vmemmap_populate=init_64.vmemmap_populate,
+    io=IoOps(
+        phys_to_virt=page.__va,
+        virt_addr_valid=physaddr.__virt_addr_valid,
+        kern_addr_valid=init_64.kern_addr_valid,
+        ioremap=ioremap.ioremap,
+        ioremap_cache=ioremap.ioremap_cache,
+        ioremap_wt=ioremap.ioremap,
+        ioremap_wc=ioremap.ioremap_wc,
+        # The generic one, include/acpi/acpi_io.h: always cacheable.
+        acpi_os_ioremap=ioremap.ioremap_cache,
+        xlate_dev_mem_ptr=ioremap.xlate_dev_mem_ptr,
+        # The two generic ones of drivers/char/mem.c.
+        valid_phys_addr_range=lambda k, addr, count: addr + count <= k.high_memory,
+        valid_mmap_phys_addr_range=lambda k, pfn, size: True,
+        phys_mem_access_prot=lambda k, pfn, size, sync: NORMAL,
+        devmem_is_allowed=init.devmem_is_allowed,
+        nosave_regions=e820.e820_mark_nosave_regions,
+    ),
 )

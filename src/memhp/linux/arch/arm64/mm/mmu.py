@@ -11,7 +11,10 @@ from errno import EPERM
 from typing import TYPE_CHECKING
 
 from memhp.errors import ConfigError, KernelError
+from memhp.linux.arch.arm64.include.memory import PAGE_OFFSET, PHYS_OFFSET, VA_BITS
 from memhp.linux.bug import printk
+from memhp.linux.include import mmzone
+from memhp.linux.include.io import NORMAL, UNCACHED, WRITECOMBINE, linear_mapped
 from memhp.linux.include.memblock import MEMBLOCK_NOMAP
 from memhp.linux.include.mmzone import Zone
 from memhp.linux.include.page_flags import SetPageReserved
@@ -113,3 +116,30 @@ def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None
     address = k.VMEMMAP_START + start_pfn * 64
     sparse_vmemmap.vmemmap_populate_basepages(k, address, address + (end_pfn - start_pfn) * 64, node)
     sparse_vmemmap.map_section(k, start_pfn, end_pfn)
+
+
+def phys_mem_access_prot(k: Kernel, pfn: int, size: int, sync: bool) -> str:
+    """
+    Return the memory type of a mapping of /dev/mem: not cached where pfn_valid() says there is no memory.
+
+    Source: arch/arm64/mm/mmu.c phys_mem_access_prot() [v4.9]
+    """
+    if not mmzone.pfn_valid(k, pfn):
+        return UNCACHED
+    return WRITECOMBINE if sync else NORMAL
+
+
+def kern_addr_valid(k: Kernel, addr: int) -> bool:
+    """
+    Whether a kernel address may be read: the page tables reach it, and pfn_valid() for what they point to.
+
+    C asks for the first pfn of the block mapping that the address lies in; here it is the address's own page.
+
+    Source: arch/arm64/mm/mmu.c kern_addr_valid() [v4.9]
+    """
+    if addr >> VA_BITS != (1 << 64 - VA_BITS) - 1:
+        return False
+    phys = (addr & ~PAGE_OFFSET & (1 << 64) - 1) + PHYS_OFFSET(k)
+    if not linear_mapped(k, phys):
+        return False
+    return mmzone.pfn_valid(k, phys >> k.PAGE_SHIFT)

@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
+from memhp.linux.arch.x86.include.page import PAGE_OFFSET
 from memhp.linux.bug import WARN_ON_ONCE, printk
+from memhp.linux.include import mmzone
+from memhp.linux.include.io import linear_mapped
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.mm import memblock, memory_hotplug, sparse, sparse_vmemmap
 from memhp.units import GIB, KIB, MIB
@@ -187,3 +190,19 @@ def arch_report_meminfo(k: Kernel) -> str:
     mapped = sum(end - start for start, end in k.linear_map)
     small = min(mapped, _DIRECT_MAP_4K)
     return f"DirectMap4k:    {small // KIB:>8} kB\nDirectMap2M:    {(mapped - small) // KIB:>8} kB\n"
+
+
+def kern_addr_valid(k: Kernel, addr: int) -> bool:
+    """
+    Whether a kernel address may be read: the page tables reach it, and pfn_valid() for what they point to.
+
+    C asks for the first pfn of the block mapping that the address lies in; here it is the address's own page.
+
+    Source: arch/x86/mm/init_64.c kern_addr_valid() [v4.9]
+    """
+    if addr >> 47 not in (0, (1 << 17) - 1):
+        return False
+    phys = addr - PAGE_OFFSET
+    if phys < 0 or not linear_mapped(k, phys):
+        return False
+    return mmzone.pfn_valid(k, phys >> k.PAGE_SHIFT)

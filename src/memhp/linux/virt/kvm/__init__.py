@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""KVM, the part all architectures share. Source: virt/kvm/."""
