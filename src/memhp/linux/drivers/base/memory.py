@@ -115,7 +115,7 @@ def _why_not_reserved(k: Kernel, start_pfn: int) -> str:
     pfn = start_pfn
     for _ in range(k.sections_per_block):
         if not mmzone.pfn_valid(k, pfn):
-            return f"pfn_valid({pfn:#x}) is false: section {mmzone.pfn_to_section_nr(k, pfn)} is not to be had"
+            return f"pfn_valid({pfn:#x}) is false, so section {mmzone.pfn_to_section_nr(k, pfn)} counts as absent"
         first = first_not_reserved(k, pfn, k.PAGES_PER_SECTION)
         if first >= 0:
             return (
