@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memhp.linux import bug
 from memhp.linux.include.memory_model import page_columns, page_ranges_rw
 from memhp.linux.include.mm_types import NODE, REFCOUNT, ZONE
 from memhp.linux.include.mmzone import Zone
@@ -31,13 +32,22 @@ def pfn_to_nid(k: Kernel, pfn: int) -> int:
 
 
 def page_zone(k: Kernel, pfn: int) -> Zone:
-    """Return the zone a page's links name; a struct page nobody initialised names the first zone of node 0."""
+    """
+    Return the zone a page's links name; a struct page nobody initialised names the first zone of node 0.
+
+    Raises:
+        KernelBugError: NODE_DATA() of its node is NULL: a failed addition took the node back and left its sections.
+    """
     columns = page_columns(k, pfn)
     zone, nid = columns.cols[ZONE], columns.cols[NODE]
-    if isinstance(zone, int) and isinstance(nid, int):
-        return k.nodes[nid].node_zones[zone]
-    offset = pfn & (k.PAGES_PER_SECTION - 1)
-    return k.nodes[columns.get(NODE, offset)].node_zones[columns.get(ZONE, offset)]
+    if not (isinstance(zone, int) and isinstance(nid, int)):
+        offset = pfn & (k.PAGES_PER_SECTION - 1)
+        zone, nid = columns.get(ZONE, offset), columns.get(NODE, offset)
+    pgdat = k.nodes.get(nid)
+    if pgdat is None:
+        text = "BUG: unable to handle kernel NULL pointer dereference"
+        bug.oops(k.log, text, f"pfn {pfn:#x} names node {nid}, whose data is gone")
+    return pgdat.node_zones[zone]
 
 
 def set_page_links(k: Kernel, pfn: int, nr_pages: int, zone: int, nid: int) -> None:
