@@ -94,6 +94,49 @@ class Tree:
         "v4.12", "", "memblock_clear_nomap() arrived with kdump on arm64")
     nomap_memmap_initialised: bool = since(
         "v5.14", "9092d4f7a1f8", "memblock: update initialization of reserved pages")
+    memblock_cap_memory_range: bool = since(
+        "v4.11", "", "memory can be capped at both ends (memblock_cap_memory_range()), NOMAP ranges excepted")
+    config_movable_node: bool = until(
+        "v4.13", "", "movable_node and bottom-up allocation no longer need a CONFIG_ symbol")
+    memblock_prints_padded: bool = since(
+        "v4.18", "", "memblock prints every address with 16 digits")
+    memblock_exact_nid: bool = since(
+        "v5.5", "", "memblock_alloc*() replaced memblock_virt_alloc*(); an allocation may insist on its node")
+    memblock_node_needs_numa: bool = since(
+        "v5.8", "", "memblock's regions have nodes exactly under CONFIG_NUMA")
+    memblock_bottom_up_above_kernel: bool = until(
+        "v5.11", "", "bottom-up allocations may start below the kernel image, and no longer fall back to top-down")
+    memblock_reserved_never_skipped: bool = since(
+        "v5.14", "", "walks over reserved regions heed neither node nor flags")
+    memblock_overlaps_region_caps: bool = since(
+        "v5.14", "", "memblock_overlaps_region() cuts its range at the top of the address space")
+    memblock_walks_hotplug: bool = since(
+        "v5.15", "", "a walk over memory may ask for HOTPLUG regions under movable_node")
+    memblock_driver_managed: bool = since(
+        "v5.16", "", "memblock_add_node() takes flags, MEMBLOCK_DRIVER_MANAGED among them")
+    memblock_free_takes_pointer: bool = since(
+        "v5.16", "", "memblock_free() takes a pointer; physical addresses go to memblock_phys_free()")
+    memblock_mirror_needs_kernelcore: bool = since(
+        "v6.0", "", "mirrored memory is noted only under kernelcore=mirror")
+    memblock_spare_regions: int = value(
+        0,
+        ("v6.0", 2, "28e1a8f4b0ff", "memblock: avoid some repeat when add new range"),
+        ("v6.10", 1, "", "an array that can hold twice its regions and 1 is filled at once, not 2"),
+    )
+    memblock_merges_nearby: bool = since(
+        "v6.3", "", "after a change only the touched regions and their neighbours are merged, not the whole array")
+    memblock_debugfs_flags: bool = since(
+        "v6.6", "", "memblock's files in debugfs show node and flags")
+    memblock_rsrv_noinit: bool = since(
+        "v6.8", "", "reserved regions can be marked MEMBLOCK_RSRV_NOINIT")
+    memblock_dummy_region: bool = until(
+        "v6.10", "", "an array without regions has none, no dummy of size 0")
+    memblock_any_invalid_node: bool = since(
+        "v6.11", "", "every node number out of range means any node; MAX_NUMNODES no longer draws a warning")
+    memblock_phys_alloc_checks_slab: bool = since(
+        "v6.11", "", "allocating from memblock when slab works is warned of for physical addresses, too")
+    memblock_resize_panics: bool = since(
+        "v6.12", "", "an array that is full before memblock_allow_resize() is a panic, not -ENOMEM")
 
     # arch/arm64
     arm64_hotplug: bool = since(

@@ -18,14 +18,26 @@ MEMBLOCK_NONE = 0x0
 MEMBLOCK_HOTPLUG = 0x1
 MEMBLOCK_MIRROR = 0x2
 MEMBLOCK_NOMAP = 0x4
+MEMBLOCK_DRIVER_MANAGED = 0x8
+"""Memory that a driver always finds and adds, never the firmware's map."""
+MEMBLOCK_RSRV_NOINIT = 0x10
+"""Of reserved regions: their struct pages are left alone."""
 
-FLAG_NAMES = {MEMBLOCK_HOTPLUG: "HOTPLUG", MEMBLOCK_MIRROR: "MIRROR", MEMBLOCK_NOMAP: "NOMAP"}
+FLAG_NAMES = {
+    MEMBLOCK_HOTPLUG: "HOTPLUG", MEMBLOCK_MIRROR: "MIRROR", MEMBLOCK_NOMAP: "NOMAP", MEMBLOCK_DRIVER_MANAGED: "DRIVER_MANAGED",
+    MEMBLOCK_RSRV_NOINIT: "RSRV_NOINIT",
+}
+
+FLAG_SHOWN = {**FLAG_NAMES, MEMBLOCK_DRIVER_MANAGED: "DRV_MNG", MEMBLOCK_RSRV_NOINIT: "RSV_NIT"}
+"""As memblock's files in debugfs say it."""
 
 INIT_MEMBLOCK_REGIONS = 128
 
 MEMBLOCK_ALLOC_ANYWHERE = (1 << 64) - 1
 MEMBLOCK_ALLOC_ACCESSIBLE = 0
 """As an upper end: memblock's current limit."""
+MEMBLOCK_ALLOC_NOLEAKTRACE = 1
+"""The same, and kmemleak need not know."""
 
 
 class MemblockRegion:
@@ -46,12 +58,24 @@ class MemblockRegion:
         return f"MemblockRegion({self.base:#x}, {self.size:#x}, flags={self.flags:#x}, nid={self.nid})"
 
 
+def memblock_is_hotpluggable(m: MemblockRegion) -> bool:
+    return bool(m.flags & MEMBLOCK_HOTPLUG)
+
+
 def memblock_is_mirror(m: MemblockRegion) -> bool:
     return bool(m.flags & MEMBLOCK_MIRROR)
 
 
 def memblock_is_nomap(m: MemblockRegion) -> bool:
     return bool(m.flags & MEMBLOCK_NOMAP)
+
+
+def memblock_is_driver_managed(m: MemblockRegion) -> bool:
+    return bool(m.flags & MEMBLOCK_DRIVER_MANAGED)
+
+
+def memblock_is_reserved_noinit(m: MemblockRegion) -> bool:
+    return bool(m.flags & MEMBLOCK_RSRV_NOINIT)
 
 
 def memblock_region_memory_base_pfn(k: Kernel, reg: MemblockRegion) -> int:
@@ -80,19 +104,22 @@ class MemblockType:
 
     Attributes:
         name: "memory" or "reserved".
-        regions: The regions; unlike C, empty when there are none (`cnt` is then 1 in C, with a region of size 0).
+        regions: The regions. Empty when there are none; in older trees C then has `cnt` 1 and a dummy region of size 0.
+        empty_nid: The node of that dummy: 0 from the start, none once a last region was removed.
         max: Room in the array; it doubles.
         total_size: Bytes of all regions.
         array: Physical address of the array, if early boot allocated it; 0 for the one in the kernel image and for slab.
         in_slab: The array came from kmalloc().
-        minimal: No two neighbours could be one region. Only memblock_mem_limit_remove_map() can leave it otherwise.
+        minimal: No two neighbours could be one region. Only memblock_cap_memory_range() and memblock_mem_limit_remove_map() can
+            leave it otherwise, and later trees do not ask.
     """
 
-    __slots__ = ("array", "in_slab", "max", "minimal", "name", "regions", "total_size")
+    __slots__ = ("array", "empty_nid", "in_slab", "max", "minimal", "name", "regions", "total_size")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.regions: list[MemblockRegion] = []
+        self.empty_nid = 0
         self.max = INIT_MEMBLOCK_REGIONS
         self.total_size = 0
         self.array = 0
@@ -102,6 +129,7 @@ class MemblockType:
     def copy(self) -> MemblockType:
         new = MemblockType(self.name)
         new.regions = [region.copy() for region in self.regions]
+        new.empty_nid = self.empty_nid
         new.max = self.max
         new.total_size = self.total_size
         new.array = self.array
@@ -121,10 +149,13 @@ class Memblock:
         bottom_up: Early boot allocates upwards from the kernel image (movable_node), not downwards from the top.
         current_limit: Early boot allocates below this address.
         system_has_some_mirror: memblock_mark_mirror() was called; allocations prefer mirrored memory.
+        reserved_mem_table: What reserve_mem= keeps: (name, start, size).
         owner: Token of the kernel that may edit it in place.
     """
 
-    __slots__ = ("bottom_up", "can_resize", "current_limit", "memory", "owner", "reserved", "system_has_some_mirror")
+    __slots__ = (
+        "bottom_up", "can_resize", "current_limit", "memory", "owner", "reserved", "reserved_mem_table", "system_has_some_mirror",
+    )
 
     def __init__(self, owner: object) -> None:
         self.memory = MemblockType("memory")
@@ -133,6 +164,7 @@ class Memblock:
         self.bottom_up = False
         self.current_limit = MEMBLOCK_ALLOC_ANYWHERE
         self.system_has_some_mirror = False
+        self.reserved_mem_table: tuple[tuple[str, int, int], ...] = ()
         self.owner = owner
 
     def copy(self, owner: object) -> Memblock:
@@ -143,5 +175,6 @@ class Memblock:
         new.bottom_up = self.bottom_up
         new.current_limit = self.current_limit
         new.system_has_some_mirror = self.system_has_some_mirror
+        new.reserved_mem_table = self.reserved_mem_table
         new.owner = owner
         return new

@@ -12,9 +12,17 @@ first splits it ("isolate"). An array has room for 128 regions and doubles, if i
 region is -ENOMEM. No region contains the last byte of the address space.
 
 How it differs from C: the arrays are lists, searched by bisection, and a merge looks at the touched places only. That gives what
-C's scan of everything gives, because arrays are minimal before each change; `MemblockType.minimal` remembers the one exception.
-An array without regions is an empty list; C keeps a dummy region of size 0, which the texts below show. Without NUMA arm64's
-regions have no node at all; they then keep node 0 here. The lines of memblock=debug that hold return addresses are not printed.
+older trees' scan of everything gives, because arrays are minimal before each change; `MemblockType.minimal` remembers the one
+exception. An array without regions is an empty list; where C keeps a dummy region of size 0, walks and texts show it. Without
+NUMA regions have no node at all; they then keep node 0 here. The lines of memblock=debug that hold return addresses are not
+printed, and warnings are not rate-limited.
+
+How trees differ: allocation was rewritten (memblock_virt_alloc* became memblock_alloc*, the node can be exact); NOMAP was joined
+by DRIVER_MANAGED and, in reserved, RSRV_NOINIT; an array that must not grow is a panic today. Each is a fact of `Tree`, named
+memblock_*.
+
+What C leaves undefined is not imitated: memblock_end_of_DRAM() without memory where there is no dummy, and what follows a
+memblock_trim_memory() that rounds a region's start past the top of the address space (regions then overlap).
 
 Locks: none. Boot is single; hot-add holds mem_hotplug.lock.
 
@@ -25,20 +33,26 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from errno import ENOMEM
+from errno import EBUSY, EINVAL, ENOMEM
 from operator import attrgetter
 from typing import TYPE_CHECKING, NoReturn
 
 from memhp.errors import KernelBugError, KernelError, ModelDefectError
 from memhp.linux import bug
 from memhp.linux.include.memblock import (
+    FLAG_SHOWN,
     MEMBLOCK_ALLOC_ACCESSIBLE,
+    MEMBLOCK_ALLOC_NOLEAKTRACE,
+    MEMBLOCK_DRIVER_MANAGED,
     MEMBLOCK_HOTPLUG,
     MEMBLOCK_MIRROR,
     MEMBLOCK_NOMAP,
     MEMBLOCK_NONE,
+    MEMBLOCK_RSRV_NOINIT,
     MemblockRegion,
     MemblockType,
+    memblock_is_driver_managed,
+    memblock_is_hotpluggable,
     memblock_is_mirror,
     memblock_is_nomap,
 )
@@ -49,13 +63,20 @@ if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 ULLONG_MAX = (1 << 64) - 1
+ARCH_LOW_ADDRESS_LIMIT = 0xFFFFFFFF
+RESERVE_MEM_MAX_ENTRIES = 8
+RESERVE_MEM_NAME_SIZE = 16
 
 _BASE = attrgetter("base")
 
 
 def _have_node_map(k: Kernel) -> bool:
-    """CONFIG_HAVE_MEMBLOCK_NODE_MAP: arm64 selects it with NUMA only. Source: none; arch/arm64/Kconfig, arch/x86/Kconfig"""
-    return k.config.NUMA or k.arch.name != "arm64"
+    """
+    Say whether regions have a node: under NUMA; until v5.8 under HAVE_MEMBLOCK_NODE_MAP, which x86 always selects.
+
+    Source: none; arch/arm64/Kconfig, arch/x86/Kconfig
+    """
+    return k.config.NUMA or (not k.tree.memblock_node_needs_numa and k.arch.name != "arm64")
 
 
 def _node(k: Kernel, nid: int) -> int:
@@ -66,6 +87,26 @@ def _node(k: Kernel, nid: int) -> int:
 def _smp_cache_bytes(k: Kernel) -> int:
     """SMP_CACHE_BYTES. Source: none; arch/arm64/include/asm/cache.h, arch/x86/Kconfig.cpu"""
     return 128 if k.arch.name == "arm64" else 64
+
+
+def _numa_valid_node(nid: int) -> bool:
+    """numa_valid_node(). Source: none; include/linux/numa.h"""
+    return 0 <= nid < MAX_NUMNODES
+
+
+def _movable_node_is_enabled(k: Kernel) -> bool:
+    """movable_node_is_enabled(). Source: none; include/linux/memory_hotplug.h"""
+    return k.movable_node_enabled and (k.config.MOVABLE_NODE or not k.tree.config_movable_node)
+
+
+def _mirrored_kernelcore(k: Kernel) -> bool:
+    """The variable: was kernelcore=mirror given? Source: none; mm/page_alloc.c cmdline_parse_kernelcore()"""
+    return k.cmdline.get("kernelcore") == "mirror"
+
+
+def _debug(k: Kernel) -> bool:
+    """The variable memblock_debug: was memblock=debug given? Source: none; mm/memblock.c early_memblock()"""
+    return "debug" in k.cmdline.get("memblock", "")
 
 
 def _page_align(k: Kernel, size: int) -> int:
@@ -90,7 +131,7 @@ def _first_above(regions: list[MemblockRegion], address: int) -> int:
 
 
 def choose_memblock_flags(k: Kernel) -> int:
-    """Source: mm/memblock.c choose_memblock_flags() [v4.9]"""
+    """Source: mm/memblock.c choose_memblock_flags() [all]"""
     return MEMBLOCK_MIRROR if k.memblock.system_has_some_mirror else MEMBLOCK_NONE
 
 
@@ -98,17 +139,29 @@ def memblock_cap_size(base: int, size: int) -> int:
     """
     Return `size`, cut so that base + size fits 64 bits; the last byte of the address space is never inside.
 
-    Source: mm/memblock.c memblock_cap_size() [v4.9]
+    Source: mm/memblock.c memblock_cap_size() [all]
     """
     return min(size, ULLONG_MAX - base)
+
+
+def memblock_addrs_overlap(k: Kernel, base1: int, size1: int, base2: int, size2: int) -> bool:
+    """Say whether two ranges share a byte. Source: mm/memblock.c memblock_addrs_overlap() [all]"""
+    return base1 < (base2 + size2 & ULLONG_MAX) and base2 < (base1 + size1 & ULLONG_MAX)
+
+
+def memblock_has_mirror(k: Kernel) -> bool:
+    """Source: mm/memblock.c memblock_has_mirror() [v6.12]"""
+    return k.memblock.system_has_some_mirror
 
 
 def memblock_overlaps_region(k: Kernel, type: MemblockType, base: int, size: int) -> bool:
     """
     Say whether any region has a byte of [base, base + size).
 
-    Source: mm/memblock.c memblock_overlaps_region() [v4.9]
+    Source: mm/memblock.c memblock_overlaps_region() [all]
     """
+    if k.tree.memblock_overlaps_region_caps:
+        size = memblock_cap_size(base, size)
     regions = type.regions
     idx = _first_above(regions, base)
     return idx < len(regions) and regions[idx].base < base + size & ULLONG_MAX
@@ -118,18 +171,18 @@ def memblock_overlaps_region(k: Kernel, type: MemblockType, base: int, size: int
 
 
 def __memblock_find_range_bottom_up(k: Kernel, start: int, end: int, size: int, align: int, nid: int, flags: int) -> int:
-    """Return the lowest place, or 0. Source: mm/memblock.c __memblock_find_range_bottom_up() [v4.9]"""
+    """Return the lowest place, or 0. Source: mm/memblock.c __memblock_find_range_bottom_up() [all]"""
     for this_start, this_end, _ in for_each_free_mem_range(k, nid, flags):
         this_start = min(max(this_start, start), end)
         this_end = min(max(this_end, start), end)
-        cand = (this_start + align - 1) & -align
+        cand = (this_start + align - 1) & -align & ULLONG_MAX
         if cand < this_end and this_end - cand >= size:
             return cand
     return 0
 
 
 def __memblock_find_range_top_down(k: Kernel, start: int, end: int, size: int, align: int, nid: int, flags: int) -> int:
-    """Return the highest place, or 0. Source: mm/memblock.c __memblock_find_range_top_down() [v4.9]"""
+    """Return the highest place, or 0. Source: mm/memblock.c __memblock_find_range_top_down() [all]"""
     for this_start, this_end, _ in for_each_free_mem_range_reverse(k, nid, flags):
         this_start = min(max(this_start, start), end)
         this_end = min(max(this_end, start), end)
@@ -162,14 +215,16 @@ def memblock_find_in_range_node(k: Kernel, size: int, align: int, start: int, en
     Returns:
         The address, or 0.
 
-    Source: mm/memblock.c memblock_find_in_range_node() [v4.9]
+    Source: mm/memblock.c memblock_find_in_range_node() [all]
     """
-    if end == MEMBLOCK_ALLOC_ACCESSIBLE:
+    if end == MEMBLOCK_ALLOC_ACCESSIBLE or (end == MEMBLOCK_ALLOC_NOLEAKTRACE and k.tree.memblock_exact_nid):
         end = k.memblock.current_limit
     start = max(start, k.PAGE_SIZE)
     end = max(start, end)
 
-    if k.config.MOVABLE_NODE and k.memblock.bottom_up:
+    if k.memblock.bottom_up:
+        if not k.tree.memblock_bottom_up_above_kernel:
+            return __memblock_find_range_bottom_up(k, start, end, size, align, nid, flags)
         kernel_end = _kernel_end(k)
         if end > kernel_end:
             ret = __memblock_find_range_bottom_up(k, max(start, kernel_end), end, size, align, nid, flags)
@@ -185,7 +240,7 @@ def memblock_find_in_range(k: Kernel, start: int, end: int, size: int, align: in
     """
     As `memblock_find_in_range_node()` on any node; mirrored memory first where there is some.
 
-    Source: mm/memblock.c memblock_find_in_range() [v4.9]
+    Source: mm/memblock.c memblock_find_in_range() [all]
     """
     flags = choose_memblock_flags(k)
     while True:
@@ -200,23 +255,30 @@ def memblock_find_in_range(k: Kernel, start: int, end: int, size: int, align: in
 
 
 def memblock_remove_region(k: Kernel, type: MemblockType, r: int) -> None:
-    """Source: mm/memblock.c memblock_remove_region() [v4.9]"""
-    type.total_size -= type.regions[r].size
-    del type.regions[r]
+    """Source: mm/memblock.c memblock_remove_region() [all]"""
+    if type.regions:
+        type.total_size -= type.regions[r].size
+        del type.regions[r]
     if not type.regions:
         bug.WARN_ON(k.log, type.total_size != 0)
+        type.empty_nid = _node(k, MAX_NUMNODES)
 
 
 def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, new_area_size: int) -> bool:
     """
-    Double the room of an array; False if that is not possible (-1 in C).
+    Double the room of an array; False if that is not possible (-1 in C). Today's trees panic where it is not allowed yet.
 
     The new array comes from slab, or before that from memblock itself, which reserves it. An array of reserved regions keeps
     clear of [new_area_start, new_area_start + new_area_size), which is about to be reserved.
 
-    Source: mm/memblock.c memblock_double_array() [v4.9]
+    Raises:
+        KernelBugError: panic, as above; or BUG: there is no room to reserve the new array itself.
+
+    Source: mm/memblock.c memblock_double_array() [all]
     """
     if not k.memblock.can_resize:
+        if k.tree.memblock_resize_panics:
+            _panic(k, f"memblock: cannot resize {type.name} array")
         return False
 
     old_size = type.max * (32 if _have_node_map(k) else 24)
@@ -237,13 +299,23 @@ def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, ne
             bug.printk(k.log, f"memblock: Failed to double {type.name} array from {type.max} to {type.max * 2} entries !")
             return False
 
+    if _debug(k) and not use_slab:      # where slab would put it nobody knows
+        last = addr + new_size - 1
+        place = f"{addr:#018x}-{last:#018x}" if k.tree.memblock_prints_padded else f"{addr:#010x}-{last:#010x}"
+        bug.printk(k.log, f"memblock: {type.name} is doubled to {type.max * 2} at [{place}]")
+
     old_array, old_in_slab = type.array, type.in_slab
     type.array = addr
     type.max <<= 1
     if not old_in_slab and old_array:
         memblock_free(k, old_array, old_alloc_size)
     if not use_slab:
-        memblock_reserve(k, addr, new_alloc_size)
+        try:
+            memblock_reserve(k, addr, new_alloc_size)
+        except KernelError as err:
+            if err.errno != ENOMEM:
+                raise
+            bug.BUG_ON(k.log, True, "no room to reserve the new array")
     type.in_slab = use_slab
     return True
 
@@ -252,10 +324,12 @@ def memblock_merge_regions(k: Kernel, type: MemblockType, start_rgn: int, end_rg
     """
     Join neighbours that touch and agree in node and flags, where regions [start_rgn, end_rgn) were touched.
 
-    Source: mm/memblock.c memblock_merge_regions() [v4.9]
+    Older trees look at the whole array, which makes a difference only where it was not minimal before.
+
+    Source: mm/memblock.c memblock_merge_regions() [all]
     """
     regions = type.regions
-    if not type.minimal:
+    if not type.minimal and not k.tree.memblock_merges_nearby:
         start_rgn, end_rgn = 0, len(regions)
         type.minimal = True
     i = start_rgn - 1 if start_rgn else 0
@@ -275,7 +349,7 @@ def memblock_merge_regions(k: Kernel, type: MemblockType, start_rgn: int, end_rg
 
 
 def memblock_insert_region(k: Kernel, type: MemblockType, idx: int, base: int, size: int, nid: int, flags: int) -> None:
-    """Source: mm/memblock.c memblock_insert_region() [v4.9]"""
+    """Source: mm/memblock.c memblock_insert_region() [all]"""
     regions = type.regions
     if len(regions) >= type.max:
         bug.BUG_ON(k.log, True, "the array is full")
@@ -289,8 +363,9 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
 
     Raises:
         KernelError: ENOMEM if the array is full and cannot be doubled; nothing is added then.
+        KernelBugError: panic instead of that, in trees that say so.
 
-    Source: mm/memblock.c memblock_add_range() [v4.9]
+    Source: mm/memblock.c memblock_add_range() [all]
     """
     type = _editable(k, type)
     obase = base
@@ -308,9 +383,11 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
         return
 
     # Twice, as in C: count the regions that are needed, then insert them. In between the array may be doubled, and an array of
-    # reserved regions then changes by that.
-    insert = False
+    # reserved regions then changes by that. Where there is plenty of room later trees insert at once, and warn once.
+    spare = k.tree.memblock_spare_regions
+    insert = spare > 0 and len(regions) * 2 + spare <= type.max
     first = _first_above(regions, base)
+    start_rgn = end_rgn = -1
     while True:
         base = obase
         nr_new = 0
@@ -325,21 +402,26 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
                 bug.WARN_ON(k.log, flags != rgn.flags)
                 nr_new += 1
                 if insert:
+                    if start_rgn == -1:
+                        start_rgn = idx
                     memblock_insert_region(k, type, idx, base, rbase - base, nid, flags)
                     idx += 1
+                    end_rgn = idx
             base = min(rbase + rgn.size, end)
             idx += 1
 
         if base < end:
             nr_new += 1
             if insert:
+                if start_rgn == -1:
+                    start_rgn = idx
                 memblock_insert_region(k, type, idx, base, end - base, nid, flags)
-                idx += 1
+                end_rgn = idx + 1
 
         if not nr_new:
             return
         if insert:
-            memblock_merge_regions(k, type, first, idx)
+            memblock_merge_regions(k, type, start_rgn, end_rgn)
             return
         while len(regions) + nr_new > type.max:
             if not memblock_double_array(k, type, obase, size):
@@ -348,14 +430,30 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
         insert = True
 
 
-def memblock_add_node(k: Kernel, base: int, size: int, nid: int) -> None:
-    """Source: mm/memblock.c memblock_add_node() [v4.9]"""
-    memblock_add_range(k, k.memblock.memory, base, size, nid, MEMBLOCK_NONE)
+def memblock_add_node(k: Kernel, base: int, size: int, nid: int, flags: int = MEMBLOCK_NONE) -> None:
+    """Add memory of a node; `flags` came with MEMBLOCK_DRIVER_MANAGED. Source: mm/memblock.c memblock_add_node() [all]"""
+    if flags and not k.tree.memblock_driver_managed:
+        raise ModelDefectError(f"{k.tree.name}'s memblock_add_node() takes no flags")
+    memblock_add_range(k, k.memblock.memory, base, size, nid, flags)
 
 
 def memblock_add(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_add() [v4.9]"""
+    """Source: mm/memblock.c memblock_add() [all]"""
     memblock_add_range(k, k.memblock.memory, base, size, MAX_NUMNODES, MEMBLOCK_NONE)
+
+
+def memblock_validate_numa_coverage(k: Kernel, threshold_bytes: int) -> bool:
+    """
+    Say whether no more than `threshold_bytes` of memory lack a node; complain if more do.
+
+    Source: mm/memblock.c memblock_validate_numa_coverage() [v6.12]
+    """
+    nr_pages = sum(end - start for start, end, nid in for_each_mem_pfn_range(k) if not _numa_valid_node(nid))
+    lost = nr_pages << k.PAGE_SHIFT
+    if lost > threshold_bytes:
+        bug.printk(k.log, f"NUMA: no nodes coverage for {lost >> 20}MB of {memblock_phys_mem_size(k) >> 20}MB RAM")
+        return False
+    return True
 
 
 def memblock_isolate_range(k: Kernel, type: MemblockType, base: int, size: int) -> tuple[int, int]:
@@ -368,7 +466,7 @@ def memblock_isolate_range(k: Kernel, type: MemblockType, base: int, size: int) 
     Raises:
         KernelError: ENOMEM if there may be no room for two more regions.
 
-    Source: mm/memblock.c memblock_isolate_range() [v4.9]
+    Source: mm/memblock.c memblock_isolate_range() [all]
     """
     size = memblock_cap_size(base, size)
     end = base + size
@@ -411,7 +509,7 @@ def memblock_remove_range(k: Kernel, type: MemblockType, base: int, size: int) -
     Raises:
         KernelError: ENOMEM, from `memblock_isolate_range()`.
 
-    Source: mm/memblock.c memblock_remove_range() [v4.9]
+    Source: mm/memblock.c memblock_remove_range() [all]
     """
     type = _editable(k, type)
     start_rgn, end_rgn = memblock_isolate_range(k, type, base, size)
@@ -420,30 +518,42 @@ def memblock_remove_range(k: Kernel, type: MemblockType, base: int, size: int) -
 
 
 def memblock_remove(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_remove() [v4.9]"""
+    """Source: mm/memblock.c memblock_remove() [all]"""
     memblock_remove_range(k, k.memblock.memory, base, size)
 
 
 def memblock_free(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_free() [v4.9]"""
+    """
+    Give back what was reserved. Today `base` is a pointer, and NULL is nothing.
+
+    Source: mm/memblock.c memblock_free() [all]
+    """
+    if not k.tree.memblock_free_takes_pointer:
+        memblock_remove_range(k, k.memblock.reserved, base, size)
+    elif base:
+        memblock_phys_free(k, base, size)
+
+
+def memblock_phys_free(k: Kernel, base: int, size: int) -> None:
+    """Source: mm/memblock.c memblock_phys_free() [v6.1, v6.12]"""
     memblock_remove_range(k, k.memblock.reserved, base, size)
 
 
 def memblock_reserve(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_reserve() [v4.9]"""
+    """Source: mm/memblock.c memblock_reserve() [all]"""
     memblock_add_range(k, k.memblock.reserved, base, size, MAX_NUMNODES, MEMBLOCK_NONE)
 
 
-def memblock_setclr_flag(k: Kernel, base: int, size: int, set: bool, flag: int) -> None:
+def memblock_setclr_flag(k: Kernel, type: MemblockType, base: int, size: int, set: bool, flag: int) -> None:
     """
-    Set or clear a flag on what there is of memory in [base, base + size).
+    Set or clear a flag on what there is of `type` in [base, base + size). Older trees do it to memory only, and name no type.
 
     Raises:
         KernelError: ENOMEM, from `memblock_isolate_range()`.
 
-    Source: mm/memblock.c memblock_setclr_flag() [v4.9]
+    Source: mm/memblock.c memblock_setclr_flag() [all]
     """
-    type = k.memblock_rw().memory
+    type = _editable(k, type)
     start_rgn, end_rgn = memblock_isolate_range(k, type, base, size)
     for region in type.regions[start_rgn:end_rgn]:
         if set:
@@ -454,24 +564,30 @@ def memblock_setclr_flag(k: Kernel, base: int, size: int, set: bool, flag: int) 
 
 
 def memblock_mark_hotplug(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_mark_hotplug() [v4.9]"""
-    memblock_setclr_flag(k, base, size, True, MEMBLOCK_HOTPLUG)
+    """Source: mm/memblock.c memblock_mark_hotplug() [all]"""
+    memblock_setclr_flag(k, k.memblock.memory, base, size, True, MEMBLOCK_HOTPLUG)
 
 
 def memblock_clear_hotplug(k: Kernel, base: int, size: int) -> None:
-    """Source: mm/memblock.c memblock_clear_hotplug() [v4.9]"""
-    memblock_setclr_flag(k, base, size, False, MEMBLOCK_HOTPLUG)
+    """Source: mm/memblock.c memblock_clear_hotplug() [all]"""
+    memblock_setclr_flag(k, k.memblock.memory, base, size, False, MEMBLOCK_HOTPLUG)
 
 
 def memblock_mark_mirror(k: Kernel, base: int, size: int) -> None:
-    """From now on early boot prefers mirrored memory. Source: mm/memblock.c memblock_mark_mirror() [v4.9]"""
+    """
+    From now on early boot prefers mirrored memory. Later trees do nothing unless kernelcore=mirror was given.
+
+    Source: mm/memblock.c memblock_mark_mirror() [all]
+    """
+    if k.tree.memblock_mirror_needs_kernelcore and not _mirrored_kernelcore(k):
+        return
     k.memblock_rw().system_has_some_mirror = True
-    memblock_setclr_flag(k, base, size, True, MEMBLOCK_MIRROR)
+    memblock_setclr_flag(k, k.memblock.memory, base, size, True, MEMBLOCK_MIRROR)
 
 
 def memblock_mark_nomap(k: Kernel, base: int, size: int) -> None:
-    """Keep memory out of the linear map. Source: mm/memblock.c memblock_mark_nomap() [v4.9]"""
-    memblock_setclr_flag(k, base, size, True, MEMBLOCK_NOMAP)
+    """Keep memory out of the linear map. Source: mm/memblock.c memblock_mark_nomap() [all]"""
+    memblock_setclr_flag(k, k.memblock.memory, base, size, True, MEMBLOCK_NOMAP)
 
 
 def memblock_clear_nomap(k: Kernel, base: int, size: int) -> None:
@@ -481,11 +597,25 @@ def memblock_clear_nomap(k: Kernel, base: int, size: int) -> None:
     Raises:
         ModelDefectError: the tree does not have it.
 
-    Source: mm/memblock.c memblock_clear_nomap() [v4.12, arm64-rfc-2016]
+    Source: mm/memblock.c memblock_clear_nomap() [v6.1, v6.12, arm64-rfc-2016]
     """
     if not k.tree.memblock_clear_nomap:
         raise ModelDefectError(f"{k.tree.name} has no memblock_clear_nomap()")
-    memblock_setclr_flag(k, base, size, False, MEMBLOCK_NOMAP)
+    memblock_setclr_flag(k, k.memblock.memory, base, size, False, MEMBLOCK_NOMAP)
+
+
+def memblock_reserved_mark_noinit(k: Kernel, base: int, size: int) -> None:
+    """
+    Leave the struct pages of reserved memory alone.
+
+    Raises:
+        ModelDefectError: the tree does not have it.
+
+    Source: mm/memblock.c memblock_reserved_mark_noinit() [v6.12]
+    """
+    if not k.tree.memblock_rsrv_noinit:
+        raise ModelDefectError(f"{k.tree.name} has no memblock_reserved_mark_noinit()")
+    memblock_setclr_flag(k, k.memblock.reserved, base, size, True, MEMBLOCK_RSRV_NOINIT)
 
 
 # Walks. Each yields from the arrays as they stand; the ends of ranges are exclusive, but for reserved regions, as in C.
@@ -493,45 +623,61 @@ def memblock_clear_nomap(k: Kernel, base: int, size: int) -> None:
 
 def for_each_reserved_mem_region(k: Kernel) -> Iterator[tuple[int, int]]:
     """Yield (first byte, last byte). Source: mm/memblock.c __next_reserved_mem_region() [v4.9]"""
-    for r in k.memblock.reserved.regions:
-        yield r.base, r.base + r.size - 1
+    for r in _shown(k, k.memblock.reserved):
+        yield r.base, r.base + r.size - 1 & ULLONG_MAX
 
 
-def _unwanted(k: Kernel, m: MemblockRegion, nid: int, flags: int) -> bool:
-    """Say whether a walk passes over a region. Source: none; the tests at the head of __next_mem_range()"""
-    if nid not in (NUMA_NO_NODE, m.nid):
+def should_skip_region(k: Kernel, type: MemblockType, m: MemblockRegion, nid: int, flags: int) -> bool:
+    """
+    Say whether a walk passes over a region. Later trees never pass over what is reserved.
+
+    Source: mm/memblock.c should_skip_region() [v6.1, v6.12]; in v4.9 the tests at the head of __next_mem_range()
+    """
+    if k.tree.memblock_reserved_never_skipped and type.name != "memory":
+        return False
+    if k.tree.memblock_any_invalid_node:
+        if _numa_valid_node(nid) and nid != m.nid:
+            return True
+    elif nid not in (NUMA_NO_NODE, m.nid):
         return True
-    if k.config.MOVABLE_NODE and k.movable_node_enabled and m.flags & MEMBLOCK_HOTPLUG:
-        return True
+    if not m.flags and not flags & MEMBLOCK_MIRROR:      # nothing below can be true
+        return False
+    if _movable_node_is_enabled(k) and memblock_is_hotpluggable(m):
+        if not (k.tree.memblock_walks_hotplug and flags & MEMBLOCK_HOTPLUG):
+            return True
     if flags & MEMBLOCK_MIRROR and not memblock_is_mirror(m):
         return True
-    return not flags & MEMBLOCK_NOMAP and memblock_is_nomap(m)
+    if not flags & MEMBLOCK_NOMAP and memblock_is_nomap(m):
+        return True
+    return not flags & MEMBLOCK_DRIVER_MANAGED and memblock_is_driver_managed(m)
 
 
-def _any_node(k: Kernel, nid: int) -> int:
-    """Return `nid`, with a complaint for callers that say MAX_NUMNODES. Source: none; the head of __next_mem_range()"""
-    if nid != MAX_NUMNODES:
+def _any_node(k: Kernel, place: str, nid: int) -> int:
+    """Return `nid`, with one complaint for each place that is given MAX_NUMNODES. Source: none; WARN_ONCE() in `place`"""
+    if nid != MAX_NUMNODES or k.tree.memblock_any_invalid_node:
         return nid
-    bug.printk_once(k.log, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
+    if place not in k.log.warned:
+        k.log.warned.add(place)
+        bug.printk(k.log, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
     return NUMA_NO_NODE
 
 
-def for_each_mem_range(
+def __for_each_mem_range(
     k: Kernel, type_a: MemblockType, type_b: MemblockType | None, nid: int = NUMA_NO_NODE, flags: int = MEMBLOCK_NONE,
 ) -> Iterator[tuple[int, int, int]]:
     """
     Yield (start, end, node) of what is in `type_a` and not in `type_b`, lowest first.
 
-    HOTPLUG memory is passed over under movable_node, NOMAP memory unless `flags` ask for it; MEMBLOCK_MIRROR in `flags` passes
-    over memory that is not mirrored.
+    HOTPLUG memory is passed over under movable_node, NOMAP and DRIVER_MANAGED memory unless `flags` ask for it; MEMBLOCK_MIRROR
+    in `flags` passes over memory that is not mirrored.
 
-    Source: mm/memblock.c __next_mem_range() [v4.9]
+    Source: mm/memblock.c __next_mem_range() [all]
     """
-    nid = _any_node(k, nid)
+    nid = _any_node(k, "__next_mem_range()", nid)
     holes = [] if type_b is None else type_b.regions
     idx_b = 0
-    for m in type_a.regions:
-        if _unwanted(k, m, nid, flags):
+    for m in _shown(k, type_a):
+        if should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -550,15 +696,15 @@ def for_each_mem_range(
             idx_b += 1
 
 
-def for_each_mem_range_rev(
+def __for_each_mem_range_rev(
     k: Kernel, type_a: MemblockType, type_b: MemblockType | None, nid: int = NUMA_NO_NODE, flags: int = MEMBLOCK_NONE,
 ) -> Iterator[tuple[int, int, int]]:
-    """As `for_each_mem_range()`, highest first. Source: mm/memblock.c __next_mem_range_rev() [v4.9]"""
-    nid = _any_node(k, nid)
+    """As `__for_each_mem_range()`, highest first. Source: mm/memblock.c __next_mem_range_rev() [all]"""
+    nid = _any_node(k, "__next_mem_range_rev()", nid)
     holes = [] if type_b is None else type_b.regions
     idx_b = len(holes)
-    for m in reversed(type_a.regions):
-        if _unwanted(k, m, nid, flags):
+    for m in reversed(_shown(k, type_a)):
+        if should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -576,24 +722,59 @@ def for_each_mem_range_rev(
             idx_b -= 1
 
 
+_ALL_MEMORY = MEMBLOCK_HOTPLUG | MEMBLOCK_DRIVER_MANAGED
+
+
+def for_each_mem_range(
+    k: Kernel, type_a: MemblockType | None = None, type_b: MemblockType | None = None, nid: int = NUMA_NO_NODE,
+    flags: int = _ALL_MEMORY,
+) -> Iterator[tuple[int, int, int]]:
+    """
+    Yield (start, end, node) of all memory that is not NOMAP. In v4.9 the types, the node and the flags are the caller's to say.
+
+    Source: include/linux/memblock.h for_each_mem_range() [all]
+    """
+    return __for_each_mem_range(k, type_a or k.memblock.memory, type_b, nid, flags)
+
+
+def for_each_mem_range_rev(
+    k: Kernel, type_a: MemblockType | None = None, type_b: MemblockType | None = None, nid: int = NUMA_NO_NODE,
+    flags: int = _ALL_MEMORY,
+) -> Iterator[tuple[int, int, int]]:
+    """As above, highest first. Source: include/linux/memblock.h for_each_mem_range_rev() [all]"""
+    return __for_each_mem_range_rev(k, type_a or k.memblock.memory, type_b, nid, flags)
+
+
+def for_each_reserved_mem_range(k: Kernel) -> Iterator[tuple[int, int, int]]:
+    """Yield (start, end, node) of reservations. Source: include/linux/memblock.h for_each_reserved_mem_range() [v6.1, v6.12]"""
+    return __for_each_mem_range(k, k.memblock.reserved, None)
+
+
 def for_each_free_mem_range(k: Kernel, nid: int = NUMA_NO_NODE, flags: int = MEMBLOCK_NONE) -> Iterator[tuple[int, int, int]]:
-    """Yield memory that is not reserved, lowest first. Source: include/linux/memblock.h for_each_free_mem_range() [v4.9]"""
-    return for_each_mem_range(k, k.memblock.memory, k.memblock.reserved, nid, flags)
+    """Yield memory that is not reserved, lowest first. Source: include/linux/memblock.h for_each_free_mem_range() [all]"""
+    return __for_each_mem_range(k, k.memblock.memory, k.memblock.reserved, nid, flags)
 
 
 def for_each_free_mem_range_reverse(
     k: Kernel, nid: int = NUMA_NO_NODE, flags: int = MEMBLOCK_NONE,
 ) -> Iterator[tuple[int, int, int]]:
-    """As above, highest first. Source: include/linux/memblock.h for_each_free_mem_range_reverse() [v4.9]"""
-    return for_each_mem_range_rev(k, k.memblock.memory, k.memblock.reserved, nid, flags)
+    """As above, highest first. Source: include/linux/memblock.h for_each_free_mem_range_reverse() [all]"""
+    return __for_each_mem_range_rev(k, k.memblock.memory, k.memblock.reserved, nid, flags)
+
+
+def for_each_mem_region(k: Kernel) -> Iterator[MemblockRegion]:
+    """Yield the regions of memory themselves. Source: include/linux/memblock.h for_each_mem_region() [v6.1, v6.12]"""
+    return iter(_shown(k, k.memblock.memory))
 
 
 def for_each_mem_pfn_range(k: Kernel, nid: int = MAX_NUMNODES) -> Iterator[tuple[int, int, int]]:
     """
     Yield (start_pfn, end_pfn, node) of whole pages of memory, NOMAP or not; `nid` MAX_NUMNODES means every node.
 
-    Source: mm/memblock.c __next_mem_pfn_range() [v4.9]
+    Source: mm/memblock.c __next_mem_pfn_range() [all]
     """
+    if k.tree.memblock_any_invalid_node and not _numa_valid_node(nid):
+        nid = MAX_NUMNODES
     shift, up = k.PAGE_SHIFT, k.PAGE_SIZE - 1
     for r in k.memblock.memory.regions:
         start_pfn, end_pfn = (r.base + up) >> shift, (r.base + r.size) >> shift
@@ -603,17 +784,19 @@ def for_each_mem_pfn_range(k: Kernel, nid: int = MAX_NUMNODES) -> Iterator[tuple
 
 def memblock_set_node(k: Kernel, base: int, size: int, type: MemblockType, nid: int) -> None:
     """
-    Say which node the regions in [base, base + size) belong to.
+    Say which node the regions in [base, base + size) belong to, where regions have nodes.
 
     Raises:
         KernelError: ENOMEM, from `memblock_isolate_range()`.
 
-    Source: mm/memblock.c memblock_set_node() [v4.9]
+    Source: mm/memblock.c memblock_set_node() [all]
     """
+    if not _have_node_map(k):
+        return
     type = _editable(k, type)
     start_rgn, end_rgn = memblock_isolate_range(k, type, base, size)
     for region in type.regions[start_rgn:end_rgn]:
-        region.nid = _node(k, nid)
+        region.nid = nid
     memblock_merge_regions(k, type, start_rgn, end_rgn)
 
 
@@ -627,18 +810,130 @@ def _panic(k: Kernel, message: str) -> NoReturn:
     raise KernelBugError(message, [line])
 
 
-def memblock_alloc_range_nid(k: Kernel, size: int, align: int, start: int, end: int, nid: int, flags: int) -> int:
-    """Find and reserve; 0 if there is no place. Source: mm/memblock.c memblock_alloc_range_nid() [v4.9]"""
-    found = memblock_find_in_range_node(k, size, align or _smp_cache_bytes(k), start, end, nid, flags)
+def _reserved(k: Kernel, found: int, size: int) -> bool:
+    """Reserve what was found; False if that failed or nothing was. Source: none; the conditions `found && !memblock_reserve()`"""
     if not found:
-        return 0
+        return False
     try:
         memblock_reserve(k, found, size)
     except KernelError as err:
         if err.errno != ENOMEM:
             raise
-        return 0
-    return found
+        return False
+    return True
+
+
+def memblock_alloc_range_nid(k: Kernel, size: int, align: int, start: int, end: int, nid: int, how: int) -> int:
+    """
+    Find and reserve; 0 if there is no place.
+
+    Args:
+        k: The kernel.
+        size, align, start, end, nid: As for `memblock_find_in_range_node()`.
+        how: In v4.9 the flags. Later whether the node is exact: if not, any node will do after `nid`; flags are chosen here, and
+            mirroring is given up last.
+
+    Raises:
+        ModelDefectError: it is too late, slab works already; C warns and calls kzalloc_node().
+
+    Source: mm/memblock.c memblock_alloc_range_nid() [all]
+    """
+    if k.tree.memblock_phys_alloc_checks_slab and bug.WARN_ON_ONCE(k.log, k.slab_is_available):
+        raise ModelDefectError("memblock_alloc_range_nid() after slab became available")
+    if k.tree.memblock_exact_nid:
+        return _memblock_alloc_range_nid_v5_5(k, size, align, start, end, nid, bool(how))
+    return _memblock_alloc_range_nid_v4_9(k, size, align, start, end, nid, how)
+
+
+def _memblock_alloc_range_nid_v4_9(k: Kernel, size: int, align: int, start: int, end: int, nid: int, flags: int) -> int:
+    """Source: mm/memblock.c memblock_alloc_range_nid() [v4.9]"""
+    found = memblock_find_in_range_node(k, size, align or _smp_cache_bytes(k), start, end, nid, flags)
+    return found if _reserved(k, found, size) else 0
+
+
+def _memblock_alloc_range_nid_v5_5(k: Kernel, size: int, align: int, start: int, end: int, nid: int, exact_nid: bool) -> int:
+    """Source: mm/memblock.c memblock_alloc_range_nid() [v6.1, v6.12]"""
+    flags = choose_memblock_flags(k)
+    nid = _any_node(k, "memblock_alloc_range_nid()", nid)
+    if not align:
+        bug.printk(k.log, "Call Trace:")      # dump_stack(): too early for WARN_ON() on powerpc
+        align = _smp_cache_bytes(k)
+    no_node = not _numa_valid_node(nid) if k.tree.memblock_any_invalid_node else nid == NUMA_NO_NODE
+    while True:
+        found = memblock_find_in_range_node(k, size, align, start, end, nid, flags)
+        if _reserved(k, found, size):
+            return found
+        if not no_node and not exact_nid:
+            found = memblock_find_in_range_node(k, size, align, start, end, NUMA_NO_NODE, flags)
+            if _reserved(k, found, size):
+                return found
+        if not flags & MEMBLOCK_MIRROR:
+            return 0
+        flags &= ~MEMBLOCK_MIRROR
+        bug.printk(k.log, f"Could not allocate {size:#018x} bytes of mirrored memory")
+
+
+def memblock_phys_alloc_range(k: Kernel, size: int, align: int, start: int, end: int) -> int:
+    """Source: mm/memblock.c memblock_phys_alloc_range() [v6.1, v6.12]"""
+    return memblock_alloc_range_nid(k, size, align, start, end, NUMA_NO_NODE, False)
+
+
+def memblock_phys_alloc(k: Kernel, size: int, align: int) -> int:
+    """Source: include/linux/memblock.h memblock_phys_alloc() [v6.1, v6.12]"""
+    return memblock_phys_alloc_range(k, size, align, 0, MEMBLOCK_ALLOC_ACCESSIBLE)
+
+
+def memblock_phys_alloc_try_nid(k: Kernel, size: int, align: int, nid: int) -> int:
+    """Source: mm/memblock.c memblock_phys_alloc_try_nid() [v6.1, v6.12]"""
+    return memblock_alloc_range_nid(k, size, align, 0, MEMBLOCK_ALLOC_ACCESSIBLE, nid, False)
+
+
+def memblock_alloc_internal(k: Kernel, size: int, align: int, min_addr: int, max_addr: int, nid: int, exact_nid: bool) -> int:
+    """
+    Allocate, giving up the lower limit last; 0 if nothing helps. Never above memblock's current limit.
+
+    Raises:
+        ModelDefectError: it is too late, slab works already; C warns and calls kzalloc_node().
+
+    Source: mm/memblock.c memblock_alloc_internal() [v6.1, v6.12]
+    """
+    if not k.tree.memblock_phys_alloc_checks_slab and bug.WARN_ON_ONCE(k.log, k.slab_is_available):
+        raise ModelDefectError("memblock_alloc_internal() after slab became available")
+    max_addr = min(max_addr, k.memblock.current_limit)
+    alloc = memblock_alloc_range_nid(k, size, align, min_addr, max_addr, nid, exact_nid)
+    if not alloc and min_addr:
+        alloc = memblock_alloc_range_nid(k, size, align, 0, max_addr, nid, exact_nid)
+    return alloc
+
+
+def memblock_alloc_exact_nid_raw(k: Kernel, size: int, align: int, min_addr: int, max_addr: int, nid: int) -> int:
+    """Allocate from that node or not at all. Source: mm/memblock.c memblock_alloc_exact_nid_raw() [v6.1, v6.12]"""
+    return memblock_alloc_internal(k, size, align, min_addr, max_addr, nid, True)
+
+
+def memblock_alloc_try_nid_raw(k: Kernel, size: int, align: int, min_addr: int, max_addr: int, nid: int) -> int:
+    """Allocate, from that node if it can be. Source: mm/memblock.c memblock_alloc_try_nid_raw() [v6.1, v6.12]"""
+    return memblock_alloc_internal(k, size, align, min_addr, max_addr, nid, False)
+
+
+def memblock_alloc_raw(k: Kernel, size: int, align: int) -> int:
+    """Source: include/linux/memblock.h memblock_alloc_raw() [v6.1, v6.12]"""
+    return memblock_alloc_try_nid_raw(k, size, align, 0, MEMBLOCK_ALLOC_ACCESSIBLE, NUMA_NO_NODE)
+
+
+def memblock_alloc_from(k: Kernel, size: int, align: int, min_addr: int) -> int:
+    """Source: include/linux/memblock.h memblock_alloc_from() [v6.1, v6.12]"""
+    return memblock_alloc_try_nid(k, size, align, min_addr, MEMBLOCK_ALLOC_ACCESSIBLE, NUMA_NO_NODE)
+
+
+def memblock_alloc_low(k: Kernel, size: int, align: int) -> int:
+    """Allocate below 4 GiB. Source: include/linux/memblock.h memblock_alloc_low() [v6.1, v6.12]"""
+    return memblock_alloc_try_nid(k, size, align, 0, ARCH_LOW_ADDRESS_LIMIT, NUMA_NO_NODE)
+
+
+def memblock_alloc_node(k: Kernel, size: int, align: int, nid: int) -> int:
+    """Source: include/linux/memblock.h memblock_alloc_node() [v6.1, v6.12]"""
+    return memblock_alloc_try_nid(k, size, align, 0, MEMBLOCK_ALLOC_ACCESSIBLE, nid)
 
 
 def memblock_alloc_range(k: Kernel, size: int, align: int, start: int, end: int, flags: int) -> int:
@@ -682,12 +977,28 @@ def memblock_alloc_base(k: Kernel, size: int, align: int, max_addr: int) -> int:
 
 
 def memblock_alloc(k: Kernel, size: int, align: int) -> int:
-    """Source: mm/memblock.c memblock_alloc() [v4.9]"""
+    """Allocate anywhere; v4.9 panics where it cannot. Source: mm/memblock.c memblock_alloc() [v4.9]; later in memblock.h"""
+    if k.tree.memblock_exact_nid:
+        return memblock_alloc_try_nid(k, size, align, 0, MEMBLOCK_ALLOC_ACCESSIBLE, NUMA_NO_NODE)
     return memblock_alloc_base(k, size, align, MEMBLOCK_ALLOC_ACCESSIBLE)
 
 
-def memblock_alloc_try_nid(k: Kernel, size: int, align: int, nid: int) -> int:
-    """Source: mm/memblock.c memblock_alloc_try_nid() [v4.9]"""
+def memblock_alloc_try_nid(k: Kernel, size: int, align: int, *where: int) -> int:
+    """
+    Allocate, from that node if it can be; v4.9 panics where it cannot.
+
+    Args:
+        k: The kernel.
+        size: Bytes.
+        align: A power of two.
+        where: In v4.9 the node; later lower limit, upper limit and node.
+
+    Source: mm/memblock.c memblock_alloc_try_nid() [all]
+    """
+    if k.tree.memblock_exact_nid:
+        min_addr, max_addr, nid = where
+        return memblock_alloc_internal(k, size, align, min_addr, max_addr, nid, False)
+    (nid,) = where
     return memblock_alloc_nid(k, size, align, nid) or memblock_alloc_base(k, size, align, MEMBLOCK_ALLOC_ACCESSIBLE)
 
 
@@ -701,7 +1012,7 @@ def memblock_virt_alloc_internal(k: Kernel, size: int, align: int, min_addr: int
     Source: mm/memblock.c memblock_virt_alloc_internal() [v4.9]
     """
     flags = choose_memblock_flags(k)
-    nid = _any_node(k, nid)
+    nid = _any_node(k, "memblock_virt_alloc_internal()", nid)
     if k.slab_is_available:
         raise ModelDefectError("memblock_virt_alloc() after slab became available")
     align = align or _smp_cache_bytes(k)
@@ -787,23 +1098,28 @@ def memblock_free_early(k: Kernel, base: int, size: int) -> None:
 
 
 def memblock_phys_mem_size(k: Kernel) -> int:
-    """Source: mm/memblock.c memblock_phys_mem_size() [v4.9]"""
+    """Source: mm/memblock.c memblock_phys_mem_size() [all]"""
     return k.memblock.memory.total_size
 
 
 def memblock_reserved_size(k: Kernel) -> int:
-    """Source: mm/memblock.c memblock_reserved_size() [v4.9]"""
+    """Source: mm/memblock.c memblock_reserved_size() [all]"""
     return k.memblock.reserved.total_size
 
 
+def memblock_estimated_nr_free_pages(k: Kernel) -> int:
+    """Source: mm/memblock.c memblock_estimated_nr_free_pages() [v6.12]"""
+    return (memblock_phys_mem_size(k) - memblock_reserved_size(k) & ULLONG_MAX) >> k.PAGE_SHIFT
+
+
 def memblock_start_of_DRAM(k: Kernel) -> int:
-    """Source: mm/memblock.c memblock_start_of_DRAM() [v4.9]"""
+    """Source: mm/memblock.c memblock_start_of_DRAM() [all]"""
     regions = k.memblock.memory.regions
     return regions[0].base if regions else 0
 
 
 def memblock_end_of_DRAM(k: Kernel) -> int:
-    """Source: mm/memblock.c memblock_end_of_DRAM() [v4.9]"""
+    """Source: mm/memblock.c memblock_end_of_DRAM() [all]"""
     regions = k.memblock.memory.regions
     return regions[-1].base + regions[-1].size if regions else 0
 
@@ -812,7 +1128,7 @@ def __find_max_addr(k: Kernel, limit: int) -> int:
     """
     Return the address below which `limit` bytes of memory lie, or ULLONG_MAX if there are not so many.
 
-    Source: mm/memblock.c __find_max_addr() [v4.9]
+    Source: mm/memblock.c __find_max_addr() [all]
     """
     for r in k.memblock.memory.regions:
         if limit <= r.size:
@@ -821,27 +1137,71 @@ def __find_max_addr(k: Kernel, limit: int) -> int:
     return ULLONG_MAX
 
 
+def _remove_range_or_not(k: Kernel, type: MemblockType, base: int, size: int) -> None:
+    """Call memblock_remove_range() and, as its callers here do, do not look at what it returns. Source: none"""
+    try:
+        memblock_remove_range(k, type, base, size)
+    except KernelError as err:
+        if err.errno != ENOMEM:
+            raise
+
+
 def memblock_enforce_memory_limit(k: Kernel, limit: int) -> None:
-    """Forget all memory but the lowest `limit` bytes. Source: mm/memblock.c memblock_enforce_memory_limit() [v4.9]"""
+    """Forget all memory but the lowest `limit` bytes. Source: mm/memblock.c memblock_enforce_memory_limit() [all]"""
     if not limit:
         return
     max_addr = __find_max_addr(k, limit)
     if max_addr == ULLONG_MAX:
         return
-    memblock_remove_range(k, k.memblock.memory, max_addr, ULLONG_MAX)
-    memblock_remove_range(k, k.memblock.reserved, max_addr, ULLONG_MAX)
+    _remove_range_or_not(k, k.memblock.memory, max_addr, ULLONG_MAX)
+    _remove_range_or_not(k, k.memblock.reserved, max_addr, ULLONG_MAX)
+
+
+def memblock_cap_memory_range(k: Kernel, base: int, size: int) -> None:
+    """
+    Forget all memory and all reservations outside [base, base + size); NOMAP memory stays, cut in two where it crosses an end.
+
+    Raises:
+        ModelDefectError: the tree does not have it.
+
+    Source: mm/memblock.c memblock_cap_memory_range() [v6.1, v6.12]
+    """
+    if not k.tree.memblock_cap_memory_range:
+        raise ModelDefectError(f"{k.tree.name} has no memblock_cap_memory_range()")
+    if not size:
+        return
+    if not k.memblock.memory.total_size:
+        bug.printk(k.log, "memblock_cap_memory_range: No memory registered yet")
+        return
+    type = k.memblock_rw().memory
+    try:
+        start_rgn, end_rgn = memblock_isolate_range(k, type, base, size)
+    except KernelError as err:
+        if err.errno != ENOMEM:
+            raise
+        return
+    cnt = len(_shown(k, type))
+    for i in (*range(cnt - 1, end_rgn - 1, -1), *range(start_rgn - 1, -1, -1)):
+        if not (type.regions and memblock_is_nomap(type.regions[i])):
+            memblock_remove_region(k, type, i)
+    type.minimal = False
+    _remove_range_or_not(k, k.memblock.reserved, 0, base)
+    _remove_range_or_not(k, k.memblock.reserved, base + size & ULLONG_MAX, ULLONG_MAX)
 
 
 def memblock_mem_limit_remove_map(k: Kernel, limit: int) -> None:
     """
-    As above, but NOMAP memory stays, cut in two where it crosses the limit.
+    As `memblock_enforce_memory_limit()`, but NOMAP memory stays, cut in two where it crosses the limit.
 
-    Source: mm/memblock.c memblock_mem_limit_remove_map() [v4.9]
+    Source: mm/memblock.c memblock_mem_limit_remove_map() [all]
     """
     if not limit:
         return
     max_addr = __find_max_addr(k, limit)
     if max_addr == ULLONG_MAX:
+        return
+    if k.tree.memblock_cap_memory_range:
+        memblock_cap_memory_range(k, 0, max_addr)
         return
     type = k.memblock_rw().memory
     try:
@@ -854,11 +1214,11 @@ def memblock_mem_limit_remove_map(k: Kernel, limit: int) -> None:
         if not memblock_is_nomap(type.regions[i]):
             memblock_remove_region(k, type, i)
     type.minimal = False
-    memblock_remove_range(k, k.memblock.reserved, max_addr, ULLONG_MAX)
+    _remove_range_or_not(k, k.memblock.reserved, max_addr, ULLONG_MAX)
 
 
 def memblock_search(k: Kernel, type: MemblockType, addr: int) -> int:
-    """Return the index of the region that contains `addr`, or -1. Source: mm/memblock.c memblock_search() [v4.9]"""
+    """Return the index of the region that contains `addr`, or -1. Source: mm/memblock.c memblock_search() [all]"""
     regions = type.regions
     idx = bisect_right(regions, addr, key=_BASE) - 1
     if idx >= 0:
@@ -869,17 +1229,17 @@ def memblock_search(k: Kernel, type: MemblockType, addr: int) -> int:
 
 
 def memblock_is_reserved(k: Kernel, addr: int) -> bool:
-    """Source: mm/memblock.c memblock_is_reserved() [v4.9]"""
+    """Source: mm/memblock.c memblock_is_reserved() [all]"""
     return memblock_search(k, k.memblock.reserved, addr) != -1
 
 
 def memblock_is_memory(k: Kernel, addr: int) -> bool:
-    """Source: mm/memblock.c memblock_is_memory() [v4.9]"""
+    """Source: mm/memblock.c memblock_is_memory() [all]"""
     return memblock_search(k, k.memblock.memory, addr) != -1
 
 
 def memblock_is_map_memory(k: Kernel, addr: int) -> bool:
-    """Say whether `addr` is memory and not NOMAP. Source: mm/memblock.c memblock_is_map_memory() [v4.9]"""
+    """Say whether `addr` is memory and not NOMAP. Source: mm/memblock.c memblock_is_map_memory() [all]"""
     memory = k.memblock.memory
     i = memblock_search(k, memory, addr)
     return i != -1 and not memory.regions[i].flags & MEMBLOCK_NOMAP
@@ -889,7 +1249,7 @@ def memblock_search_pfn_nid(k: Kernel, pfn: int) -> tuple[int, int, int] | None:
     """
     Return (node, start_pfn, end_pfn) of the memory that contains a pfn, both ends rounded down; None (-1 in C) if none does.
 
-    Source: mm/memblock.c memblock_search_pfn_nid() [v4.9]
+    Source: mm/memblock.c memblock_search_pfn_nid() [all]
     """
     regions = k.memblock.memory.regions
     mid = memblock_search(k, k.memblock.memory, pfn << k.PAGE_SHIFT & ULLONG_MAX)
@@ -900,7 +1260,7 @@ def memblock_search_pfn_nid(k: Kernel, pfn: int) -> tuple[int, int, int] | None:
 
 
 def memblock_is_region_memory(k: Kernel, base: int, size: int) -> bool:
-    """Say whether one region contains all of it. Source: mm/memblock.c memblock_is_region_memory() [v4.9]"""
+    """Say whether one region contains all of it. Source: mm/memblock.c memblock_is_region_memory() [all]"""
     regions = k.memblock.memory.regions
     idx = memblock_search(k, k.memblock.memory, base)
     end = base + memblock_cap_size(base, size)
@@ -908,7 +1268,7 @@ def memblock_is_region_memory(k: Kernel, base: int, size: int) -> bool:
 
 
 def memblock_is_region_reserved(k: Kernel, base: int, size: int) -> bool:
-    """Say whether any byte of it is reserved. Source: mm/memblock.c memblock_is_region_reserved() [v4.9]"""
+    """Say whether any byte of it is reserved. Source: mm/memblock.c memblock_is_region_reserved() [all]"""
     return memblock_overlaps_region(k, k.memblock.reserved, base, memblock_cap_size(base, size))
 
 
@@ -916,13 +1276,13 @@ def memblock_trim_memory(k: Kernel, align: int) -> None:
     """
     Round memory inwards to `align`, a power of two. The total is not adjusted for what is cut off.
 
-    Source: mm/memblock.c memblock_trim_memory() [v4.9]
+    Source: mm/memblock.c memblock_trim_memory() [all]
     """
     type = k.memblock_rw().memory
     i = 0
     while i < len(type.regions):
         r = type.regions[i]
-        start = (r.base + align - 1) & -align
+        start = (r.base + align - 1) & -align & ULLONG_MAX
         end = (r.base + r.size) & -align
         if start == r.base and end == r.base + r.size:
             pass
@@ -935,18 +1295,28 @@ def memblock_trim_memory(k: Kernel, align: int) -> None:
 
 
 def memblock_set_bottom_up(k: Kernel, enable: bool) -> None:
-    """Source: include/linux/memblock.h memblock_set_bottom_up() [v4.9]"""
-    if k.config.MOVABLE_NODE:
+    """Source: include/linux/memblock.h memblock_set_bottom_up() [all]"""
+    if k.config.MOVABLE_NODE or not k.tree.config_movable_node:
         k.memblock_rw().bottom_up = enable
 
 
+def memblock_bottom_up(k: Kernel) -> bool:
+    """Source: include/linux/memblock.h memblock_bottom_up() [all]"""
+    return k.memblock.bottom_up
+
+
+def memblock_get_current_limit(k: Kernel) -> int:
+    """Source: mm/memblock.c memblock_get_current_limit() [all]"""
+    return k.memblock.current_limit
+
+
 def memblock_set_current_limit(k: Kernel, limit: int) -> None:
-    """Source: mm/memblock.c memblock_set_current_limit() [v4.9]"""
+    """Source: mm/memblock.c memblock_set_current_limit() [all]"""
     k.memblock_rw().current_limit = limit
 
 
 def memblock_allow_resize(k: Kernel) -> None:
-    """From now on the arrays may grow. Source: mm/memblock.c memblock_allow_resize() [v4.9]"""
+    """From now on the arrays may grow. Source: mm/memblock.c memblock_allow_resize() [all]"""
     k.memblock_rw().can_resize = True
 
 
@@ -954,43 +1324,124 @@ def memblock_allow_resize(k: Kernel) -> None:
 
 
 def _shown(k: Kernel, type: MemblockType) -> list[MemblockRegion]:
-    """Return the regions as C has them: an empty array holds a dummy of size 0. Source: none"""
-    return type.regions or [MemblockRegion(0, 0, 0, _node(k, MAX_NUMNODES))]
+    """Return the regions as C has them: in older trees an empty array holds a dummy of size 0. Source: none"""
+    if type.regions or not k.tree.memblock_dummy_region:
+        return type.regions
+    return [MemblockRegion(0, 0, 0, type.empty_nid)]
 
 
 def memblock_dump(k: Kernel, type: MemblockType, name: str) -> None:
-    """Source: mm/memblock.c memblock_dump() [v4.9]"""
+    """Source: mm/memblock.c memblock_dump() [all]"""
     regions = _shown(k, type)
+    padded = k.tree.memblock_prints_padded
     bug.printk(k.log, f" {name}.cnt  = {len(regions):#x}")
     for idx, rgn in enumerate(regions):
-        nid_buf = f" on node {rgn.nid}" if _have_node_map(k) and rgn.nid != MAX_NUMNODES else ""
+        if k.tree.memblock_any_invalid_node:
+            has_node = _numa_valid_node(rgn.nid)
+        else:
+            has_node = rgn.nid != MAX_NUMNODES
+        nid_buf = f" on node {rgn.nid}" if _have_node_map(k) and has_node else ""
         last = rgn.base + rgn.size - 1 & ULLONG_MAX
-        bug.printk(
-            k.log,
-            f" {name}[{idx:#x}]\t[{rgn.base:#016x}-{last:#016x}], {rgn.size:#x} bytes{nid_buf} flags: {rgn.flags:#x}",
-        )
+        if padded:
+            where = f"[{rgn.base:#018x}-{last:#018x}], {rgn.size:#018x} bytes"
+        else:
+            where = f"[{rgn.base:#016x}-{last:#016x}], {rgn.size:#x} bytes"
+        bug.printk(k.log, f" {name}[{idx:#x}]\t{where}{nid_buf} flags: {rgn.flags:#x}")
 
 
 def __memblock_dump_all(k: Kernel) -> None:
-    """Source: mm/memblock.c __memblock_dump_all() [v4.9]"""
+    """Source: mm/memblock.c __memblock_dump_all() [all]"""
     memory, reserved = k.memblock.memory, k.memblock.reserved
     bug.printk(k.log, "MEMBLOCK configuration:")
-    bug.printk(k.log, f" memory size = {memory.total_size:#x} reserved size = {reserved.total_size:#x}")
+    if k.tree.memblock_prints_padded:
+        bug.printk(k.log, f" memory size = {memory.total_size:#018x} reserved size = {reserved.total_size:#018x}")
+    else:
+        bug.printk(k.log, f" memory size = {memory.total_size:#x} reserved size = {reserved.total_size:#x}")
     memblock_dump(k, memory, "memory")
     memblock_dump(k, reserved, "reserved")
 
 
 def memblock_dump_all(k: Kernel) -> None:
-    """Print both arrays if the command line says memblock=debug. Source: include/linux/memblock.h memblock_dump_all() [v4.9]"""
-    if "debug" in k.cmdline.get("memblock", ""):
+    """Print both arrays if the command line says memblock=debug. Source: mm/memblock.c memblock_dump_all() [all]"""
+    if _debug(k):
         __memblock_dump_all(k)
 
 
 def memblock_debug_show(k: Kernel, type: MemblockType) -> str:
-    """Return /sys/kernel/debug/memblock/{memory,reserved}. Source: mm/memblock.c memblock_debug_show() [v4.9]"""
-    return "".join(
-        f"{i:4d}: 0x{reg.base:016x}..0x{reg.base + reg.size - 1 & ULLONG_MAX:016x}\n" for i, reg in enumerate(_shown(k, type))
-    )
+    """
+    Return /sys/kernel/debug/memblock/{memory,reserved}. Today's lines end with node and flags.
+
+    Source: mm/memblock.c memblock_debug_show() [all]
+    """
+    lines = []
+    for i, reg in enumerate(_shown(k, type)):
+        line = f"{i:4d}: 0x{reg.base:016x}..0x{reg.base + reg.size - 1 & ULLONG_MAX:016x}"
+        if k.tree.memblock_debugfs_flags:
+            nid = f"{reg.nid:4d}" if _numa_valid_node(reg.nid) else "   x"
+            names = [FLAG_SHOWN.get(1 << bit, "UNKNOWN") for bit in range(reg.flags.bit_length()) if reg.flags >> bit & 1]
+            line += f" {nid} {'|'.join(names) or 'NONE'}"
+        lines.append(line + "\n")
+    return "".join(lines)
+
+
+# reserve_mem=: memory that keeps its contents over a reboot, by name.
+
+
+def _memparse(text: str) -> tuple[int, str]:
+    """Read a number with K, M, G, T, P or E behind it; return it and the rest. Source: none; lib/cmdline.c memparse()"""
+    digits, base = ("0123456789abcdefABCDEF", 16) if text[:2] in ("0x", "0X") else ("0123456789", 10)
+    if base == 10 and text[:1] == "0":
+        digits, base = "01234567", 8
+    at = 2 if base == 16 else 0
+    start = at
+    while at < len(text) and text[at] in digits:
+        at += 1
+    number = int(text[start:at], base) if at > start else 0
+    unit = "KMGTPE".find(text[at:at + 1].upper()) if text[at:] else -1
+    if unit >= 0:
+        number <<= 10 * (unit + 1)
+        at += 1
+    return number & ULLONG_MAX, text[at:]
+
+
+def reserve_mem_find_by_name(k: Kernel, name: str) -> tuple[int, int] | None:
+    """Return (start, size) of what reserve_mem= keeps under a name. Source: mm/memblock.c reserve_mem_find_by_name() [v6.12]"""
+    for known, start, size in k.memblock.reserved_mem_table:
+        if size and known == name:
+            return start, size
+    return None
+
+
+def reserve_mem(k: Kernel, p: str) -> int:
+    """
+    Reserve memory as `reserve_mem=SIZE:ALIGN:NAME` on the command line asks; 1, as such a handler returns.
+
+    Raises:
+        KernelError: EINVAL if the text is not of that form or the name too long; EBUSY if the name or all 8 places are taken;
+            ENOMEM if there is no place for it.
+
+    Source: mm/memblock.c reserve_mem() [v6.12]
+    """
+    table = k.memblock.reserved_mem_table
+    if len(table) >= RESERVE_MEM_MAX_ENTRIES:
+        raise KernelError(EBUSY, "all places for reserve_mem= are taken", text=p)
+    size, rest = _memparse(p)
+    if not size or rest[:1] != ":":
+        raise KernelError(EINVAL, "reserve_mem= wants SIZE:ALIGN:NAME", text=p)
+    align, rest = _memparse(rest[1:])
+    if rest[:1] != ":":
+        raise KernelError(EINVAL, "reserve_mem= wants SIZE:ALIGN:NAME", text=p)
+    align = max(align, _smp_cache_bytes(k))
+    name = rest[1:]
+    if not name or len(name) >= RESERVE_MEM_NAME_SIZE or not name.strip(" \t\n\v\f\r"):
+        raise KernelError(EINVAL, f"a name of reserve_mem= has 1 to {RESERVE_MEM_NAME_SIZE - 1} characters", text=p)
+    if reserve_mem_find_by_name(k, name):
+        raise KernelError(EBUSY, "reserve_mem= has that name already", name=name)
+    start = memblock_phys_alloc(k, size, align)
+    if not start:
+        raise KernelError(ENOMEM, "no place for reserve_mem=", text=p)
+    k.memblock_rw().reserved_mem_table = (*k.memblock.reserved_mem_table, (name, start, size))
+    return 1
 
 
 # What a pfn_valid() may ask of memblock.
