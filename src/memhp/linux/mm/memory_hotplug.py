@@ -638,6 +638,68 @@ def online_pages(k: Kernel, pfn: int, nr_pages: int, online_type: int) -> None:
         memory.memory_notify(k, MEM_ONLINE, arg)
 
 
+# Removing: which part of a zone is left
+
+
+def find_smallest_section_pfn(k: Kernel, nid: int, zone: Zone | None, start_pfn: int, end_pfn: int) -> int:
+    """
+    Return the first pfn of the first valid section of a node (and zone) from `start_pfn` on, or 0. It is the section's state
+    that is asked, not pfn_valid().
+
+    Source: mm/memory_hotplug.c find_smallest_section_pfn() [v4.9]
+    """
+    for pfn in range(start_pfn, end_pfn, k.PAGES_PER_SECTION):
+        if not mmzone.valid_section(mmzone.__pfn_to_section(k, pfn)):
+            continue
+        if mm.pfn_to_nid(k, pfn) != nid:
+            continue
+        if zone is not None and mm.page_zone(k, pfn) is not zone:
+            continue
+        return pfn
+    return 0
+
+
+def find_biggest_section_pfn(k: Kernel, nid: int, zone: Zone | None, start_pfn: int, end_pfn: int) -> int:
+    """Return the last pfn of the last valid section, or 0. Source: mm/memory_hotplug.c find_biggest_section_pfn() [v4.9]"""
+    for pfn in range(end_pfn - 1, start_pfn - 1, -k.PAGES_PER_SECTION):
+        if not mmzone.valid_section(mmzone.__pfn_to_section(k, pfn)):
+            continue
+        if mm.pfn_to_nid(k, pfn) != nid:
+            continue
+        if zone is not None and mm.page_zone(k, pfn) is not zone:
+            continue
+        return pfn
+    return 0
+
+
+def shrink_zone_span(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int) -> None:
+    """
+    Let a zone no longer span a section that is about to go.
+
+    Source: mm/memory_hotplug.c shrink_zone_span() [v4.9]
+    """
+    zone_start_pfn, zone_end_pfn = zone.zone_start_pfn, mmzone.zone_end_pfn(zone)
+    if zone_start_pfn == start_pfn:
+        pfn = find_smallest_section_pfn(k, zone.nid, zone, end_pfn, zone_end_pfn)
+        if pfn:
+            zone.zone_start_pfn = pfn
+            zone.spanned_pages = zone_end_pfn - pfn
+    elif zone_end_pfn == end_pfn:
+        pfn = find_biggest_section_pfn(k, zone.nid, zone, zone_start_pfn, start_pfn)
+        if pfn:
+            zone.spanned_pages = pfn - zone_start_pfn + 1
+    for pfn in range(zone_start_pfn, zone_end_pfn, k.PAGES_PER_SECTION):
+        if not mmzone.valid_section(mmzone.__pfn_to_section(k, pfn)):
+            continue
+        if mm.page_zone(k, pfn) is not zone:
+            continue
+        if start_pfn == pfn:
+            continue
+        return
+    zone.zone_start_pfn = 0
+    zone.spanned_pages = 0
+
+
 # What sysfs asks
 
 

@@ -18,12 +18,12 @@ Source: mm/page_alloc.c [v4.9].
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import isqrt
 from typing import TYPE_CHECKING
 
 from memhp.linux import sched
-from memhp.linux.bug import printk
+from memhp.linux.bug import BUG_ON, printk
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
@@ -369,10 +369,22 @@ def move_freepages(k: Kernel, zone: Zone, start: int, end: int, migratetype: int
     """
     Move the free blocks that begin in [start, end), one pageblock, to the head of a migratetype's lists; returns their pages.
 
-    They are moved in ascending order, also those that lie on these lists already.
+    They are moved in ascending order, also those that lie on these lists already. Under DEBUG_VM the first and the last page
+    must name one zone; where one of them was never initialised, it does not.
+
+    Raises:
+        KernelBugError: they do not, or a page has no memmap.
 
     Source: mm/page_alloc.c move_freepages() [v4.9]
     """
+    if k.config.DEBUG_VM and not k.config.HOLES_IN_ZONE:
+        BUG_ON(
+            k.log, mm.page_zone(k, start) is not mm.page_zone(k, end - 1),
+            f"pages {start:#x} and {end - 1:#x} of one pageblock name different zones")
+    if k.page_watch is not None:
+        for low, high, valid in _within_runs(k, start, end):
+            for _ in page_ranges(k, low, high - low) if valid else ():
+                pass
     area = k.free_area_rw(zone)
     top = k.MAX_ORDER - 1
     found = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memhp.linux.include import mmzone
+from memhp.linux.include import mm, mmzone
 from memhp.linux.include.mm_types import KIND, NODE, ZONE
 from memhp.linux.include.mmzone import MIGRATE_NAMES, MIGRATE_TYPES, Zone
 from memhp.linux.include.page_flags import (
@@ -209,3 +209,29 @@ def _block_counts(k: Kernel, zone: Zone) -> list[int]:
                 counts[usemap] += last - first
         pfn = stop
     return counts
+
+
+def pagetypeinfo_showblockcount_print(k: Kernel, zone: Zone) -> tuple[int, ...]:
+    """
+    Count the pageblocks of a zone by migratetype, for /proc/pagetypeinfo.
+
+    On arm64 memmap_valid_within() also asks whether the page's links name the zone; both architectures do so right after.
+
+    Raises:
+        KernelBugError: pfn_valid() promised a struct page where there is none.
+
+    Source: mm/vmstat.c pagetypeinfo_showblockcount_print() [v4.9]
+    """
+    count = [0] * MIGRATE_TYPES
+    for pfn in range(zone.zone_start_pfn, mmzone.zone_end_pfn(zone), k.pageblock_nr_pages):
+        if not mmzone.pfn_valid(k, pfn):
+            continue
+        if mm.page_zone(k, pfn) is not zone:
+            continue
+        section = k.mem_section[pfn >> k.PFN_SECTION_SHIFT]
+        usemap = section.pageblock_flags
+        if isinstance(usemap, bytearray):
+            count[usemap[(pfn & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order]] += 1
+        else:
+            count[usemap or 0] += 1
+    return tuple(count)

@@ -14,7 +14,7 @@ Source: drivers/base/memory.c [v4.9].
 from __future__ import annotations
 
 import re
-from errno import EBUSY, EINVAL, ERANGE
+from errno import EBUSY, EINVAL, ENXIO, ERANGE
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError, UsageError
@@ -25,7 +25,7 @@ from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE, STATE_NAMES, Mem
 from memhp.linux.include.memory_hotplug import MMOP_OFFLINE, MMOP_ONLINE_KEEP, MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE
 from memhp.linux.include.page_flags import first_not_reserved
 from memhp.linux.kernel import notifier
-from memhp.linux.mm import memory_hotplug
+from memhp.linux.mm import memory_failure, memory_hotplug
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -360,6 +360,33 @@ def memory_probe_store(k: Kernel, buf: str) -> None:
             f"{-(-phys_addr // block) * block:#x}", address=phys_addr)
     nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
     memory_hotplug.add_memory(k, nid, phys_addr, block)
+
+
+def store_soft_offline_page(k: Kernel, buf: str) -> None:
+    """
+    A write to `soft_offline_page`: the physical address of a page that is better not used.
+
+    Raises:
+        KernelError: EINVAL or ERANGE for the number; ENXIO for what pfn_valid() denies; what soft_offline_page() says.
+
+    Source: drivers/base/memory.c store_soft_offline_page() [v4.9]
+    """
+    pfn = kstrtoull(buf) >> k.PAGE_SHIFT
+    if not mmzone.pfn_valid(k, pfn):
+        raise KernelError(ENXIO, "pfn_valid() is false", pfn=pfn)
+    memory_failure.soft_offline_page(k, pfn)
+
+
+def store_hard_offline_page(k: Kernel, buf: str) -> None:
+    """
+    A write to `hard_offline_page`: the physical address of a page that has failed.
+
+    Raises:
+        KernelError: EINVAL or ERANGE for the number; what memory_failure() says.
+
+    Source: drivers/base/memory.c store_hard_offline_page() [v4.9]
+    """
+    memory_failure.memory_failure(k, kstrtoull(buf) >> k.PAGE_SHIFT)
 
 
 # Making blocks

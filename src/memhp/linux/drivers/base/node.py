@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memhp.linux.include import mmzone
 from memhp.linux.include.memory import MemoryBlock
+from memhp.linux.include.memory_model import page_columns
 from memhp.linux.include.mm_types import FLAGS, NODE
 from memhp.linux.include.mmzone import N_ONLINE
 from memhp.linux.include.page_flags import PAGE_INITIALISED
@@ -46,6 +47,42 @@ def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> N
         if found:
             mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
             return
+
+
+def get_nid_for_pfn(k: Kernel, pfn: int) -> int:
+    """
+    Return the node of a page, or -1 where pfn_valid_within() denies it or nobody initialised it.
+
+    Source: drivers/base/node.c get_nid_for_pfn() [v4.9]
+    """
+    if not mmzone.pfn_valid_within(k, pfn):
+        return -1
+    columns, offset = page_columns(k, pfn), pfn & (k.PAGES_PER_SECTION - 1)
+    return columns.get(NODE, offset) if columns.get(FLAGS, offset) & PAGE_INITIALISED else -1
+
+
+def unregister_mem_sect_under_nodes(k: Kernel, mem_blk: MemoryBlock, phys_index: int) -> None:
+    """
+    Take away the links between a block and the nodes that the pages of a section name.
+
+    Source: drivers/base/node.c unregister_mem_sect_under_nodes() [v4.9]
+    """
+    sect_start_pfn = mmzone.section_nr_to_pfn(k, phys_index)
+    sect_end_pfn = sect_start_pfn + k.PAGES_PER_SECTION
+    unlinked: set[int] = set()
+    runs = mmzone.pfn_valid_runs(k, sect_start_pfn, sect_end_pfn) if k.config.HOLES_IN_ZONE else [
+        (sect_start_pfn, sect_end_pfn, True)]
+    for start, end, valid in runs:
+        if not valid:
+            continue
+        memmap = page_columns(k, start)
+        node, flags = memmap.uniform(NODE), memmap.uniform(FLAGS)
+        same = node is not None and flags is not None
+        for pfn in (start,) if same else range(start, end):
+            nid = get_nid_for_pfn(k, pfn)
+            if nid >= 0 and nid in k.node_states[N_ONLINE]:
+                unlinked.add(nid)
+    mem_blk.nodes = tuple(nid for nid in mem_blk.nodes if nid not in unlinked)
 
 
 def link_mem_sections(k: Kernel, nid: int) -> None:
