@@ -12,13 +12,13 @@ real kernel was recorded, against what its instrument counted.
 
 from __future__ import annotations
 
-from errno import EBUSY, EEXIST
+from errno import EBUSY, EEXIST, ENOMEM
 from typing import Any
 
 import pytest
 
 from memhp import hardware
-from memhp.errors import KernelBugError
+from memhp.errors import KernelBugError, KernelError, KernelHangError
 from memhp.linux import boot, ftrace, kconfig, tree
 from memhp.linux.arch.arm64.mm import init as arm64_init
 from memhp.linux.fs import sysfs
@@ -332,29 +332,39 @@ def test_s12_the_zone_is_never_contiguous_again() -> None:
     assert {"full": False, "firstpage": False, "generic": True, "clear-before-add-zone": True} == found
 
 
+def add_until_memory_ends(remedy: str) -> tuple[Kernel, KernelError | KernelBugError, dict[str, str]]:
+    """On a machine of 64 MiB, add section by section until one fails; also what the files said before that one."""
+    k = boot.boot(tree.V4_9_RFC, "arm64", hardware.platform("arm64", mem=64 * MIB), remedy=remedy)
+    for section in range(2, 8):
+        before = {path: sysfs.read(k, path).decode() for path in ("/proc/iomem", "/sys/kernel/debug/memblock/memory")}
+        boot.new_task(k)
+        try:
+            sysfs.write(k, PROBE, hex(section * GIB))
+        except KernelBugError as err:
+            boot.task_died(k)
+            return k, err, before
+        except KernelError as err:
+            return k, err, before
+    raise AssertionError("64 MiB hold the memmaps of 6 GiB")
+
+
 def test_s12_a_failed_add_ends_in_an_oops() -> None:
     """
     S12 (c): if __add_pages() fails, the mark is cleared and SetPageReserved() is applied all the same.
 
-    With no memory left for the memmap the right answer is -ENOMEM. The series touches the memmap that could not be made and
-    dies; the lock it holds is never given back, so whoever adds memory next waits for ever. The generic way gives -ENOMEM.
+    With no memory left for the memmap the right answer is -ENOMEM, and everything as it was. The series touches the memmap that
+    could not be made and dies; the lock it holds is never given back, so whoever adds memory next waits for ever.
     """
-    outcomes = {}
-    for remedy in ("full", "generic"):
-        k = boot.boot(tree.V4_9_RFC, "arm64", hardware.platform("arm64", mem=64 * MIB), remedy=remedy)
-        for section in range(2, 8):
-            boot.new_task(k)
-            try:
-                sysfs.write(k, PROBE, hex(section * GIB))
-            except KernelBugError as err:
-                boot.task_died(k)
-                outcomes[remedy] = f"oops: {err}"
-                break
-            except OSError as err:
-                outcomes[remedy] = f"errno {err.errno}"
-                break
-    assert "its memmap was never made" in outcomes["full"]
-    assert "errno 12" == outcomes["generic"]
+    k, err, before = add_until_memory_ends("generic")
+    assert isinstance(err, KernelError) and err.errno == ENOMEM
+    assert before == {path: sysfs.read(k, path).decode() for path in before}
+
+    k, err, before = add_until_memory_ends("full")
+    assert isinstance(err, KernelBugError) and "its memmap was never made" in str(err)
+    assert before["/proc/iomem"] != sysfs.read(k, "/proc/iomem").decode(), "its resource stays"
+    boot.new_task(k)
+    with pytest.raises(KernelHangError):
+        sysfs.write(k, PROBE, hex(9 * GIB))
 
 
 @pytest.mark.parametrize(("remedy", "blocks"), [("full", [1, 2, 3]), ("firstpage", [1, 2]), ("generic", [1, 2, 3])])

@@ -203,6 +203,7 @@ def test_outcome_of_probe_and_online(remedy: str) -> None:
     has_memmap = 2 in k.mem_section and k.mem_section[2].memmap is not None
     assert outcome.reserved == (reserved_pages(k, PFN, PAGES) if has_memmap else None), outcome.why
     assert has_memmap == (2 in k.memory_blocks)
+    assert (2 * PAGES if has_memmap else PAGES) == k.nodes[0].node_spanned_pages, "the node grows with its zone"
     assert ["40000000-7fffffff", "80000000-bfffffff"] == twin.system_ram(), "the resource is there, memory or not"
     lines = ["0: 0x0000000040000000..0x00000000bfffffff"]
     if remedy == "noclear":
