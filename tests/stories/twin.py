@@ -226,6 +226,9 @@ def moment(k: Kernel, pfn: int) -> dict[str, int]:
     }
 
 
+A_FEW_PAGES = 64
+"""By so many pages two runs of one recorded kernel differ, too, in what is free."""
+
 ALLOCATED = ("pages_buddy_pages", "pages_buddy_heads", "pages_refcount0", "pages_refcount1")
 """Of a section that is in use: what the pages hold is the kernel's own doing."""
 
@@ -270,6 +273,8 @@ def differences(twin: Twin, step: Step) -> list[str]:
             hold(f"kpageflags {row['first_pfn']}: {name}", row.get(name), model.get(name))
         for name in ("RESERVED", "NOPAGE"):
             hold(f"kpageflags {row['first_pfn']}: {name}", row["counts"].get(name, 0), model["counts"].get(name, 0))
+        if abs(row["counts"].get("BUDDY", 0) - model["counts"].get("BUDDY", 0)) > A_FEW_PAGES:
+            hold(f"kpageflags {row['first_pfn']}: BUDDY", row["counts"], model["counts"])
         if not row["counts"].get("BUDDY"):
             hold(f"kpageflags {row['first_pfn']}: BUDDY", 0, model["counts"].get("BUDDY", 0))
             hold(f"kpageflags {row['first_pfn']}: none", row["none"], model["none"])
