@@ -332,14 +332,17 @@ def kstrtoull(buf: str) -> int:
 
     Source: lib/kstrtox.c kstrtoull() with base 0
     """
-    match = re.fullmatch(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?", buf)
+    text = buf.split("\0", 1)[0]
+    match = re.match(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
     if match is None:
-        raise KernelError(EINVAL, f"{buf.strip()!r} is not a number")
+        raise KernelError(EINVAL, f"{text.strip()!r} is not a number")
     digits = match[1]
     base = 16 if digits[:2].lower() == "0x" else 8 if digits.startswith("0") else 10
     value = int(digits, base)
     if value >= 1 << 64:
         raise KernelError(ERANGE, f"{digits} needs more than 64 bits")
+    if text[match.end() :] not in ("", "\n"):
+        raise KernelError(EINVAL, f"{text.strip()!r} is not a number")
     return value
 
 
