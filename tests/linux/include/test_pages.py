@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -53,7 +54,8 @@ class Pair:
 
 def pair(bits: int, pageblock_order: int, holes: bool, definition: mmzone.Definition, spans: tuple[int, int]) -> Pair:
     tree = SUBSECTIONS if definition is mmzone.G1 else V4_9
-    k = tiny.tiny_kernel(section_bits=bits, pageblock_order=pageblock_order, holes=holes, definition=definition, tree=tree, nodes=2)
+    k = tiny.tiny_kernel(
+        section_bits=bits, pageblock_order=pageblock_order, holes=holes, definition=definition, tree=tree, nodes=2)
     for nr in SECTIONS:
         sparse.sparse_add_one_section(k, 0, nr << k.PFN_SECTION_SHIFT)
     slow = Slow(k.PAGES_PER_SECTION, pageblock_order, k.MAX_ORDER, holes, lambda pfn: True, k.ZONE_MOVABLE)
@@ -82,7 +84,8 @@ writes = st.one_of(
     st.tuples(st.just("set_page_links"), ranges, ZONES, NIDS),
     st.tuples(st.just("init_page_count"), ranges),
     st.tuples(st.just("set_page_count"), ranges, st.integers(0, 3)),
-    st.tuples(st.just("set_page_kind"), ranges, st.integers(0, 7), st.sampled_from((0, page_flags.PG_LRU, page_flags.PG_HWPOISON))),
+    st.tuples(st.just("set_page_kind"), ranges, st.integers(0, 7),
+              st.sampled_from((0, page_flags.PG_LRU, page_flags.PG_HWPOISON))),
     st.tuples(st.just("init_pages"), ranges, ZONES, NIDS),
     st.tuples(st.just("memmap_init_zone"), ranges, ZONES, NIDS, st.booleans()),
     st.tuples(st.just("set_pageblock_migratetype"), ranges, st.integers(0, 3)),
@@ -174,7 +177,7 @@ def ask(pair: Pair) -> None:
     low, high = LOW * size + 3, HIGH * size - 5
     runs = mmzone.pfn_valid_runs(k, low, high)
     assert [slow.valid(pfn) for pfn in range(low, high)] == [ok for start, end, ok in runs for _ in range(start, end)]
-    assert all(a[2] != b[2] for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a[2] != b[2] for a, b in itertools.pairwise(runs))
     for nr in SECTIONS:
         start = nr * size
         assert slow.correctly_reserved(start, 1) == memory.pages_correctly_reserved(k, start)

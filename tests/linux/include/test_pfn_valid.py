@@ -6,7 +6,8 @@ Every definition of pfn_valid() in every state a pfn can be in.
     |RAM         |NOMAP|RAM   |hole, hole, hole        |   |hot-added|    .   |device|   .
     |A           |B    |A     |C1           |F device  |   |D1..D4   |   C2   |E |E'  |
 
-The states are made by what makes them in the kernel: boot with sparse_init() and subsection_map_init(), memblock, sparse_add_section().
+The states are made by what makes them in the kernel: boot with sparse_init() and subsection_map_init(), memblock,
+sparse_add_section().
 """
 
 from __future__ import annotations
