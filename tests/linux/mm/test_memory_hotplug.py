@@ -197,6 +197,25 @@ def test_the_series_dies_when_its_addition_failed() -> None:
         memory_hotplug.add_memory(k, 0, 64 * GIB, GIB)
 
 
+@pytest.mark.parametrize("remedy", ["firstpage", "firstpage-nohack"])
+def test_marking_the_first_page_loses_the_second_section(remedy: str) -> None:
+    """
+    Only the range's first page is NOMAP. The second section counts as present already and is skipped, without a word; a later
+    addition beyond it makes the zone span it, and set_zone_contiguous() dies on its struct pages.
+
+        memblock   [N|          4G          |          5G          ]
+        sections   [        memory4        ]|  skipped, no memmap   |  6G: oops
+    """
+    k = arm64(remedy, 256 * MIB)
+    memory_hotplug.add_memory(k, 0, 4 * GIB, 2 * GIB)
+    assert [1, 4] == sorted(k.memory_blocks)
+    assert not mmzone.present_section_nr(k, 5)
+    assert mmzone.pfn_valid(k, 5 * GIB >> 12)
+    assert (4 * GIB, 6 * GIB) in ram(k)
+    with pytest.raises(KernelBugError, match="pfn 0x140000 .*memmap was never made"):
+        memory_hotplug.add_memory(k, 0, 6 * GIB, GIB)
+
+
 def test_a_new_node_is_taken_back() -> None:
     """
     The first memory of node 1 does not fit: the node goes, but its sections stay and name it. Whoever asks for their zone then
