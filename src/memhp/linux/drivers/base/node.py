@@ -35,16 +35,10 @@ def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> N
         section = k.mem_section.get(nr)
         if section is None or section.memmap is None or not mmzone.present_section(section):
             continue
+        start = mmzone.section_nr_to_pfn(k, nr)
         memmap = section.memmap
-        flags, node = memmap.uniform(FLAGS), memmap.uniform(NODE)
-        if flags is not None and node is not None:
-            found = bool(flags & PAGE_INITIALISED) and node == nid
-        else:
-            found = any(
-                flag & PAGE_INITIALISED and page_nid == nid
-                for flag, page_nid in zip(
-                    memmap.values(FLAGS, 0, memmap.nr_pages), memmap.values(NODE, 0, memmap.nr_pages), strict=True))
-        if found:
+        same = memmap.uniform(FLAGS) is not None and memmap.uniform(NODE) is not None
+        if any(get_nid_for_pfn(k, pfn) == nid for pfn in range(start, start + (1 if same else k.PAGES_PER_SECTION))):
             mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
             return
 
