@@ -23,6 +23,7 @@ from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE, STATE_NAMES, MemoryBlock, MemoryNotify
 from memhp.linux.include.memory_hotplug import MMOP_OFFLINE, MMOP_ONLINE_KEEP, MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE
+from memhp.linux.include.notifier import NotifierBlock
 from memhp.linux.include.page_flags import first_not_reserved
 from memhp.linux.kernel import notifier
 from memhp.linux.mm import memory_failure, memory_hotplug
@@ -54,6 +55,16 @@ def get_memory_block_size(k: Kernel) -> int:
     if bug.WARN_ON(k.log, block_sz & (block_sz - 1) or block_sz < smallest):
         return smallest
     return block_sz
+
+
+def register_memory_notifier(k: Kernel, nb: NotifierBlock) -> None:
+    """Let somebody hear of, and veto, changes of memory. Source: drivers/base/memory.c register_memory_notifier()"""
+    k.memory_chain = notifier.blocking_notifier_chain_register(k.memory_chain, nb)
+
+
+def unregister_memory_notifier(k: Kernel, nb: NotifierBlock) -> None:
+    """Source: drivers/base/memory.c unregister_memory_notifier()"""
+    k.memory_chain = notifier.blocking_notifier_chain_unregister(k.memory_chain, nb)
 
 
 def memory_notify(k: Kernel, val: int, v: MemoryNotify) -> int:
