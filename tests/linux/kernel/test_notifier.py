@@ -14,7 +14,12 @@ from memhp.linux.drivers.base import memory
 from memhp.linux.fs import sysfs
 from memhp.linux.include.memory import MEM_CANCEL_ONLINE, MEM_GOING_ONLINE, MEM_ONLINE, MemoryNotify
 from memhp.linux.include.notifier import (
-    NOTIFY_BAD, NOTIFY_OK, NOTIFY_STOP, NotifierBlock, notifier_from_errno, notifier_to_errno,
+    NOTIFY_BAD,
+    NOTIFY_OK,
+    NOTIFY_STOP,
+    NotifierBlock,
+    notifier_from_errno,
+    notifier_to_errno,
 )
 from memhp.linux.state import Kernel
 
