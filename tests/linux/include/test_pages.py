@@ -233,6 +233,20 @@ def test_ranges_are_loops_over_pages(first: Pair, steps: list[tuple[int, tuple[A
             raise AssertionError(f"the oracle touched pfn {err.pfn:#x}") from err
 
 
+@pytest.mark.parametrize(("pfn", "one_zone"), [(128, True), (129, False), (144, True), (145, False), (192, True), (193, False)])
+def test_only_second_pages_are_looked_at(pfn: int, one_zone: bool) -> None:
+    """
+    test_pages_in_a_zone() sees one page of 16: of two sections, pfns 129, 145, … 193, …
+
+        section 2   |. x . . . . . . . . . . . . . .|. x . .   x: looked at
+    """
+    k = tiny.tiny_kernel()
+    tiny.add_sections(k, 2, 2)
+    assert memory_hotplug.test_pages_in_a_zone(k, 128, 256)
+    mm.set_page_links(k, pfn, 1, k.ZONE_MOVABLE, 0)
+    assert one_zone == memory_hotplug.test_pages_in_a_zone(k, 128, 256)
+
+
 columns = st.integers(0, mm_types.COLUMNS - 1)
 offsets = st.integers(0, 16)
 bits = st.integers(0, 255)
