@@ -902,14 +902,15 @@ def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
     """Source: mm/page_alloc.c setup_per_zone_lowmem_reserve()"""
     for nid in k.node_states[mmzone.N_ONLINE]:
         zones = k.nodes[nid].node_zones
-        for i, zone in enumerate(zones):
+        managed = [zone.managed_pages for zone in zones]
+        for i in range(len(zones) - 1):
             above = 0
-            ratio = _LOWMEM_RESERVE_RATIO[zone.name]
-            reserve = [0] * (i + 1)
-            for higher in zones[i + 1 :]:
-                above += higher.managed_pages
-                reserve.append(above // ratio if above else 0)
-            zone.lowmem_reserve = tuple(reserve)
+            ratio = _LOWMEM_RESERVE_RATIO[zones[i].name]
+            reserve = [0] * len(zones)
+            for j in range(i + 1, len(zones)):
+                above += managed[j]
+                reserve[j] = above // ratio
+            zones[i].lowmem_reserve = tuple(reserve)
     calculate_totalreserve_pages(k)
 
 

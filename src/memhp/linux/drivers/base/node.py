@@ -36,10 +36,11 @@ def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> N
         if section is None or section.memmap is None or not mmzone.present_section(section):
             continue
         start = mmzone.section_nr_to_pfn(k, nr)
-        memmap = section.memmap
-        same = memmap.uniform(FLAGS) is not None and memmap.uniform(NODE) is not None
-        if any(get_nid_for_pfn(k, pfn) == nid for pfn in range(start, start + (1 if same else k.PAGES_PER_SECTION))):
-            mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
+        found = get_nid_for_pfn(k, start) == nid
+        if not found and (section.memmap.uniform(FLAGS) is None or section.memmap.uniform(NODE) is None):
+            found = any(get_nid_for_pfn(k, pfn) == nid for pfn in range(start + 1, start + k.PAGES_PER_SECTION))
+        if found:
+            mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid))) if mem_blk.nodes else (nid,)
             return
 
 
