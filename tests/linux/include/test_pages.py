@@ -47,7 +47,8 @@ class Pair:
             for which, name in enumerate(FIELDS):
                 expected = bytes(getattr(slow.pages[first + i], name) for i in range(k.PAGES_PER_SECTION))
                 assert expected == columns.values(which, 0, k.PAGES_PER_SECTION), (nr, name)
-        blocks = range(SECTIONS[0] * k.PAGES_PER_SECTION, (SECTIONS[-1] + 1) * k.PAGES_PER_SECTION, k.pageblock_nr_pages)
+        spanned = range(SECTIONS[0] * k.PAGES_PER_SECTION, (SECTIONS[-1] + 1) * k.PAGES_PER_SECTION, k.pageblock_nr_pages)
+        blocks = [pfn for pfn in spanned if pfn >> k.PFN_SECTION_SHIFT in SECTIONS]
         assert [slow.types.get(pfn >> k.pageblock_order, 0) for pfn in blocks] == [
             page_alloc.get_pageblock_migratetype(k, pfn) for pfn in blocks]
 
