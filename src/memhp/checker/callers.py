@@ -421,8 +421,8 @@ CALLERS: tuple[Caller, ...] = (
         "has_unmovable_pages", "mm/page_alloc.c", "has_unmovable_pages", 7040, "has a good struct page (pfn_valid_within)",
         _unmovable, _READS, ("RAM", "NOMAP", "hole", "D3"), Breaker("map", "NOMAP")),
     Caller(
-        "test_pages_isolated", "mm/page_isolation.c", "__test_page_isolated_in_pageblock", 228, "has a good struct page (pfn_valid_within)",
-        _isolated, _READS, ("RAM", "NOMAP", "hole", "D3"), Breaker("map", "NOMAP-first")),
+        "test_pages_isolated", "mm/page_isolation.c", "__test_page_isolated_in_pageblock", 228,
+        "has a good struct page (pfn_valid_within)", _isolated, _READS, ("RAM", "NOMAP", "hole", "D3"), Breaker("map", "NOMAP")),
     Caller(
         "unset_migratetype_isolate", "mm/page_isolation.c", "unset_migratetype_isolate", 109,
         "has a good struct page (pfn_valid_within)", _unset_isolate, _READS, ("RAM", "NOMAP", "hole", "D3"),
@@ -486,7 +486,7 @@ CALLERS: tuple[Caller, ...] = (
 """All of them, in the order a machine meets them."""
 
 NOT_RUN: dict[str, str] = {
-    "mm/memory.c vm_normal_page() 773, 815": "user page tables are not modelled; arm64 and x86_64 have special PTEs and do not ask",
+    "mm/memory.c vm_normal_page() 773, 815": "user page tables are not modelled; arm64 and x86_64 have special PTEs",
     "mm/gup.c gup_pte_range() 1204": "a VM_BUG_ON() on user page tables",
     "mm/frame_vector.c frame_vector_to_pages() 147": "user page tables are not modelled",
     "mm/huge_memory.c split_huge_pages_set() 2274": "debugfs, huge pages are not modelled",

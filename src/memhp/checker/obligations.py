@@ -116,8 +116,8 @@ def _walkable(o: Outcome) -> str:
     if k.config.HOLES_IN_ZONE and not mmzone.pfn_valid_within(k, o.pfn):
         return ""
     return (
-        f"boot left the struct page of {o.pfn:#x} ({truth.kind(o.pfn)}) uninitialised, inside a pageblock of zone {zone.name} that "
-        "walkers read as a whole")
+        f"boot left the struct page of {o.pfn:#x} ({truth.kind(o.pfn)}) uninitialised, inside a pageblock of zone {zone.name} "
+        "that walkers read as a whole")
 
 
 def _boot_reserved(o: Outcome) -> str:
@@ -153,7 +153,7 @@ def _no_alias(o: Outcome) -> str:
     if mapping is None or mapping.kind in CACHEABLE:
         return ""
     if linear_mapped(o.after, mapping.phys):
-        return f"{o.truth.kind(o.pfn)} at {mapping.phys:#x} is in the linear map, cacheable, and was mapped as {mapping.kind}, too"
+        return f"{o.truth.kind(o.pfn)} at {mapping.phys:#x} is in the linear map, cacheable, and is mapped as {mapping.kind}, too"
     return ""
 
 
@@ -235,7 +235,8 @@ DEVICE_NOT_CACHED = Obligation(
     _device_not_cached)
 FIRMWARE_NOT_CACHED = Obligation(
     "firmware-not-cached", "a process gets memory that firmware owns uncached, whatever firmware does with it",
-    "873ba463914c arm64: decouple check whether pfn is in linear map from pfn_valid(): phys_mem_access_prot()", _firmware_not_cached)
+    "873ba463914c arm64: decouple check whether pfn is in linear map from pfn_valid(): phys_mem_access_prot()",
+    _firmware_not_cached)
 LINEAR_MAPPED = Obligation(
     "linear-mapped", "no linear address is handed out that is not mapped",
     "68709f45385a arm64: only consider memblocks with NOMAP cleared for linear mapping", _linear_is_mapped)
@@ -250,7 +251,8 @@ TABLES_CACHEABLE = Obligation(
     "tables-cacheable", "memory is mapped so that unaligned accesses work",
     "09ffcb0d718a arm64: acpi: fix alignment fault in accessing ACPI", _cacheable)
 RAM_REFUSED = Obligation(
-    "dma-refuses-ram", "RAM is not taken for a device's registers", "include/linux/dma-mapping.h dma_map_resource()", _ram_refused)
+    "dma-refuses-ram", "RAM is not taken for a device's registers", "include/linux/dma-mapping.h dma_map_resource()",
+    _ram_refused)
 DEVICE_ACCEPTED = Obligation(
     "dma-accepts-device", "a device's registers can be mapped for another device",
     "3eb9cdffb397 Partially revert \"arm64/mm: drop HAVE_ARCH_PFN_VALID\"", _device_accepted)

@@ -76,7 +76,7 @@ class Setting:
 
     def kconfig(self, **more: bool) -> Kconfig:
         """Return the configuration."""
-        return replace(kconfig.default(self.arch), DEBUG_VM=True, **dict(self.config), **more)
+        return replace(kconfig.default(self.arch), **{"DEBUG_VM": True, **dict(self.config), **more})
 
     def boot(self, hardware: Hardware, **more: bool) -> Kernel:
         """Boot a machine."""
