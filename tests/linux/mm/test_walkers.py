@@ -15,8 +15,9 @@ from memhp.errors import KernelBugError, KernelError
 from memhp.linux.drivers.base import memory
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE
+from memhp.linux.include.memory_model import page_ranges
 from memhp.linux.include.mmzone import MIGRATE_ISOLATE, MIGRATE_MOVABLE, Definition, Ingredient, Zone
-from memhp.linux.include.page_flags import KIND_ANON, PG_LRU, PageHWPoison, PageReserved, set_page_kind
+from memhp.linux.include.page_flags import KIND_ANON, PG_LRU, PageHWPoison, PageReserved, SetPageReserved, set_page_kind
 from memhp.linux.mm import (
     compaction,
     hugetlb,
@@ -251,3 +252,23 @@ def test_a_zone_s_only_section_goes() -> None:
     add_sections(k, 4, 1)
     memory_hotplug.shrink_zone_span(k, normal(k), 4 * SECTION, 5 * SECTION)
     assert (0, 0) == (normal(k).zone_start_pfn, normal(k).spanned_pages)
+
+
+def test_who_watches_sees_what_is_read(k: Kernel) -> None:
+    """Single pages, ranges inside a section, ranges over three, and the page that is not there; what is written is not told."""
+    read: list[tuple[int, int]] = []
+    k.page_watch = lambda pfn, nr_pages: read.append((pfn, nr_pages))
+    mm.page_zone(k, 300)
+    assert [(300, 1)] == read
+    read.clear()
+    list(page_ranges(k, 300, 10))
+    assert {pfn for start, nr in read for pfn in range(start, start + nr)} == set(range(300, 310))
+    read.clear()
+    list(page_ranges(k, 4 * SECTION + 1, 3 * SECTION - 2))
+    assert {pfn for start, nr in read for pfn in range(start, start + nr)} == set(range(4 * SECTION + 1, 7 * SECTION - 1))
+    read.clear()
+    SetPageReserved(k, 300, 10)
+    with pytest.raises(KernelBugError):
+        mm.page_zone(k, 100 * SECTION)
+    assert [] == read
+    assert None is k.fork().page_watch
