@@ -28,6 +28,7 @@ COMMANDS = {
     "add": "hot-add memory by address or size",
     "plug": "plug a DIMM",
     "online": "online memory blocks",
+    "check": "hold a pfn_valid() against everything that asks it",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
 }
