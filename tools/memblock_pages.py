@@ -99,7 +99,7 @@ def called(step: tuple[Any, Any]) -> str:
     results = [r - (1 << 64) if r > (1 << 64) - 4096 and verb != "GET_CURRENT_LIMIT" else r for r in answer.results]
     if results and results != [0]:
         text += " = " + ", ".join(hex(r) if "PFN" in verb and r > 9 else said(r) for r in results)
-    elif results and ("ALLOC" in verb or verb.startswith(("IS_", "OVERLAPS"))):
+    elif results and ("ALLOC" in verb or verb.startswith(("IS_", "OVERLAPS", "VALIDATE"))):
         text += " = 0"
     return "\n".join([text, *(f"    log: {line}" for line in answer.log.splitlines())])
 

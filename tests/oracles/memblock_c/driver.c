@@ -166,6 +166,7 @@ static unsigned int boots;		/* places that speak once speak again after a RESET 
 	if (__warn && __spoken != boots) {						\
 		__spoken = boots;							\
 		say(text);								\
+		say("WARNING: at mm/memblock.c %s()", __func__);			\
 	}										\
 	__warn;										\
 })

@@ -119,6 +119,15 @@ def _sizeof_region(k: Kernel) -> int:
     return 24 if k.tree.memblock_flags_are_int or not _have_node_map(k) else 32
 
 
+def _warn_once(k: Kernel, place: str, text: str) -> None:
+    """WARN_ONCE(): the text and the warning, once for each place. Source: none; include/asm-generic/bug.h"""
+    key = f"{place} {text}"
+    if key not in k.log.warned:
+        k.log.warned.add(key)
+        bug.printk(k.log, text)
+        bug.printk(k.log, f"WARNING: at mm/memblock.c {place}")
+
+
 def _ignoring_enomem(call: Callable[..., None], *arguments: Any) -> None:
     """Call what may be -ENOMEM, where C does not look at what it returns. Source: none"""
     try:
@@ -244,8 +253,8 @@ def memblock_find_in_range_node(k: Kernel, size: int, align: int, start: int, en
             ret = __memblock_find_range_bottom_up(k, max(start, kernel_end), end, size, align, nid, flags)
             if ret:
                 return ret
-            bug.WARN_ON_ONCE(k.log, True)
-            bug.printk_once(k.log, "memblock: bottom-up allocation failed, memory hotunplug may be affected")
+            _warn_once(
+                k, "memblock_find_in_range_node()", "memblock: bottom-up allocation failed, memory hotunplug may be affected")
 
     return __memblock_find_range_top_down(k, start, end, size, align, nid, flags)
 
@@ -673,9 +682,7 @@ def _any_node(k: Kernel, place: str, nid: int) -> int:
     """Return `nid`, with one complaint for each place that is given MAX_NUMNODES. Source: none; WARN_ONCE() in `place`"""
     if nid != MAX_NUMNODES or k.tree.memblock_any_invalid_node:
         return nid
-    if place not in k.log.warned:
-        k.log.warned.add(place)
-        bug.printk(k.log, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
+    _warn_once(k, place, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
     return NUMA_NO_NODE
 
 
