@@ -127,6 +127,8 @@ class Tree:
     )
     memblock_merges_nearby: bool = since(
         "v6.3", "", "after a change only the touched regions and their neighbours are merged, not the whole array")
+    memblock_reserved_get_nodes: bool = since(
+        "v6.5", "", "before memory goes to the page allocator reserved regions get the node of the memory they lie in")
     memblock_debugfs_flags: bool = since(
         "v6.6", "", "memblock's files in debugfs show node and flags")
     memblock_rsrv_noinit: bool = since(

@@ -1307,6 +1307,68 @@ def test_exact_node_or_nothing(m: Scene, why: str, up: bool) -> None:
     assert m.alloc_exact_nid_raw(8 * K if why == "too small" else 2 * K, LINE, RAM, END, 2) == 0
 
 
+# The end of early boot
+
+
+def test_all_goes_to_the_page_allocator(m: Scene) -> None:
+    """
+    Reserved and NOMAP memory gets reserved struct pages, the rest is free. In v6.12 reservations get their memory's node first.
+
+        |   [== r1, node 0 ==][== r2, node 1 ==][ NOMAP ]   |
+        |            [=== reserved ===]                     |
+    """
+    m.add_node(1 * M, 1 * M, 0, 0)
+    m.add_node(2 * M, 1 * M, 1, 0)
+    m.mark_nomap(2 * M + 512 * K, 512 * K)
+    m.reserve(1 * M + 512 * K, 768 * K)
+    m.free_all(TOP)
+    if m.release == "6.12":
+        assert m.log == [
+            "reserve 0x280000-0x300000 1", "reserve 0x180000-0x200000 0", "reserve 0x200000-0x240000 1", "free 0x100-0x180",
+            "free 0x240-0x280",
+        ]
+        assert m.reserved == [(1 * M + 512 * K, 512 * K, "n0"), (2 * M, 256 * K, "n1")]
+    else:
+        assert m.log == [
+            "reserve 0x180000-0x240000 -1", "reserve 0x280000-0x300000 -1", "free 0x100-0x180", "free 0x240-0x280"]
+        assert m.reserved == [(1 * M + 512 * K, 768 * K, "")]
+
+
+def test_only_whole_pages_below_max_low_pfn(m: Scene) -> None:
+    """
+    Freed are whole pages, and no page from max_low_pfn on. HOTPLUG marks are gone by then.
+
+        |   .[== HOTPLUG ==|======].   |
+    """
+    m.add(1 * M + 1, 1 * M)
+    m.mark_hotplug(1 * M + 1, 1 * M)
+    m.free_all(0x180)
+    assert m.log == ["free 0x101-0x180"]
+    assert m.memory == [(1 * M + 1, 1 * M, "")]
+
+
+@V6_12
+def test_struct_pages_that_stay_as_they_are(m: Scene) -> None:
+    """
+    What is marked RSRV_NOINIT is neither reserved page by page nor freed.
+
+        |   [== r1 [ RSRV_NOINIT ] ==]   |
+    """
+    m.add_node(1 * M, 3 * M, 0, 0)
+    m.reserve(2 * M, 1 * M)
+    m.reserved_mark_noinit(2 * M, 1 * M)
+    m.free_all(TOP)
+    assert m.log == ["free 0x100-0x200", "free 0x300-0x400"]
+
+
+def test_free_late(m: Scene) -> None:
+    """Whole pages can go to the page allocator later, too; memblock's lists no longer matter then."""
+    m.reserve(1 * M, 16 * K)
+    m.free_late(1 * M + 1, 12 * K)
+    assert m.log == ["free 0x101-0x103"]
+    assert m.reserved == [(1 * M, 16 * K, "")]
+
+
 # What people see
 
 

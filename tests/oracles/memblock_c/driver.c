@@ -276,6 +276,44 @@ struct dentry;
 #undef SMP_CACHE_BYTES
 #define SMP_CACHE_BYTES 64
 
+/* What goes to the page allocator, neighbours as one range. */
+
+static unsigned long freed_start, freed_end;
+
+static void say_freed(void)
+{
+	if (freed_start < freed_end)
+		say("free 0x%lx-0x%lx", freed_start, freed_end);
+	freed_start = freed_end = 0;
+}
+
+static void free_pages(unsigned long pfn, unsigned int order)
+{
+	if (pfn != freed_end) {
+		say_freed();
+		freed_start = pfn;
+	}
+	freed_end = pfn + (1UL << order);
+}
+
+static void reserve_pages(unsigned long start, unsigned long end, int nid)
+{
+	say("reserve 0x%lx-0x%lx %d", start, end, nid);
+}
+
+static int node_of_pfn(unsigned long pfn)
+{
+	unsigned long start, end;
+	int nid = memblock_search_pfn_nid(pfn, &start, &end);
+
+	return nid >= 0 && nid < MAX_NUMNODES ? nid : 0;
+}
+
+#define memblock_free_pages(page, pfn, order) free_pages(pfn, order)
+#define reserve_3(start, end, nid, ...) reserve_pages(start, end, nid)
+#define reserve_bootmem_region(args...) reserve_3(args, NUMA_NO_NODE, 0)
+#define early_pfn_to_nid node_of_pfn
+
 bool movable_node_enabled;
 
 #define memset set_memory
@@ -304,6 +342,8 @@ enum verb {
 	DUMP_ALL, DEBUG_SHOW, DOUBLE_ARRAY,
 	RESERVE_MEM,		/* the text is in the arguments */
 	RESERVE_MEM_FIND,
+	FREE_ALL,		/* max_low_pfn; logs what goes to the page allocator */
+	FREE_LATE,
 	NR_VERBS
 };
 
@@ -460,6 +500,8 @@ static void run(const struct op *op)
 		for_each_reserved_mem_region(r)
 			answer3(memblock_region_reserved_base_pfn(r), memblock_region_reserved_end_pfn(r), r->flags);
 		break;
+	case FREE_ALL: max_low_pfn = a[0]; memblock_free_all(); say_freed(); break;
+	case FREE_LATE: memblock_free_late(a[0], a[1]); say_freed(); break;
 	case DUMP_ALL: memblock_dump_all(); break;
 	case DEBUG_SHOW: seq.private = type_of(a[0]); memblock_debug_show(&seq, NULL); break;
 	case DOUBLE_ARRAY: answer(memblock_double_array(type_of(a[0]), a[1], a[2])); break;

@@ -87,6 +87,43 @@ def _shown(k: Kernel, number: int) -> list[types.MemblockRegion]:
     return memblock._shown(k, _type(k, number))
 
 
+class _Freed:
+    """What goes to the page allocator, neighbours as one range, in the words of driver.c."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.lines = k.log.lines
+        self.start = self.end = 0
+
+    def free(self, k: Kernel, start_pfn: int, end_pfn: int) -> None:
+        if start_pfn != self.end:
+            self.flush()
+            self.start = start_pfn
+        self.end = end_pfn
+
+    def reserve(self, k: Kernel, start: int, end: int, nid: int) -> None:
+        self.lines.append(f"reserve {start:#x}-{end:#x} {nid}")
+
+    def flush(self) -> None:
+        if self.start < self.end:
+            self.lines.append(f"free {self.start:#x}-{self.end:#x}")
+        self.start = self.end = 0
+
+
+def _free_all(k: Kernel, max_low_pfn: int) -> tuple[()]:
+    k.max_low_pfn = max_low_pfn
+    freed = _Freed(k)
+    memblock.memblock_free_all(k, freed.reserve, freed.free)
+    freed.flush()
+    return ()
+
+
+def _free_late(k: Kernel, base: int, size: int) -> tuple[()]:
+    freed = _Freed(k)
+    memblock.memblock_free_late(k, base, size, freed.free)
+    freed.flush()
+    return ()
+
+
 _CALLS: dict[str, Callable[..., Any]] = {
     **{
         name.upper(): _errno(getattr(memblock, "memblock_" + name))
@@ -132,6 +169,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
         (types.memblock_region_reserved_base_pfn(k, r), types.memblock_region_reserved_end_pfn(k, r), r.flags)
         for r in _shown(k, 1)),
     "DEBUG_SHOW": _debug_show,
+    "FREE_ALL": _free_all,
+    "FREE_LATE": _free_late,
     "DOUBLE_ARRAY": _double,
     "RESERVE_MEM": _errno(memblock.reserve_mem),
     "RESERVE_MEM_FIND": _find,

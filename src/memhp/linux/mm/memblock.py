@@ -56,12 +56,16 @@ from memhp.linux.include.memblock import (
     memblock_is_hotpluggable,
     memblock_is_mirror,
     memblock_is_nomap,
+    memblock_is_reserved_noinit,
 )
 from memhp.linux.include.mmzone import Ingredient
 from memhp.linux.include.numa import MAX_NUMNODES, NUMA_NO_NODE
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
+
+    ReserveRegion = Callable[[Kernel, int, int, int], None]
+    FreePages = Callable[[Kernel, int, int], None]
 
 ARCH_LOW_ADDRESS_LIMIT = 0xFFFFFFFF
 RESERVE_MEM_MAX_ENTRIES = 8
@@ -1333,6 +1337,105 @@ def memblock_set_current_limit(k: Kernel, limit: int) -> None:
 def memblock_allow_resize(k: Kernel) -> None:
     """From now on the arrays may grow. Source: mm/memblock.c memblock_allow_resize() [all]"""
     k.memblock_rw().can_resize = True
+
+
+# The end of early boot. What the page allocator does with a range is its own business, and is handed in.
+
+
+def reset_all_zones_managed_pages(k: Kernel) -> None:
+    """Source: mm/memblock.c reset_all_zones_managed_pages() [v6.1, v6.12]"""
+    for pgdat in k.nodes.values():
+        for zone in pgdat.node_zones:
+            zone.managed_pages = 0
+
+
+def _early_pfn_to_nid(k: Kernel, pfn: int) -> int:
+    """early_pfn_to_nid(). Source: none; mm/mm_init.c __early_pfn_to_nid() [v6.12]"""
+    found = memblock_search_pfn_nid(k, pfn)
+    return found[0] if found and _numa_valid_node(found[0]) else min(k.nodes, default=0)
+
+
+def memmap_init_reserved_pages(k: Kernel, reserve_bootmem_region: ReserveRegion) -> None:
+    """
+    Have the struct pages of reserved and of NOMAP memory reserved; `reserve_bootmem_region(k, start, end, nid)` does it.
+
+    Older trees pass no node (NUMA_NO_NODE here). Today reserved regions first get the node of the memory they lie in, which can
+    split them and even double their array; then once more from the start, for the new array is a reservation, too. Reservations
+    marked RSRV_NOINIT are left out.
+
+    Source: mm/memblock.c memmap_init_reserved_pages() [v6.1, v6.12]
+    """
+    if not k.tree.memblock_reserved_get_nodes:
+        for start, end, _ in for_each_reserved_mem_range(k):
+            reserve_bootmem_region(k, start, end, NUMA_NO_NODE)
+        for region in for_each_mem_region(k):
+            if memblock_is_nomap(region):
+                reserve_bootmem_region(k, region.base, region.base + region.size, NUMA_NO_NODE)
+        return
+
+    max_reserved = 0
+    while max_reserved != k.memblock.reserved.max:
+        max_reserved = k.memblock.reserved.max
+        for region in for_each_mem_region(k):
+            start, end = region.base, region.base + region.size
+            if memblock_is_nomap(region):
+                reserve_bootmem_region(k, start, end, region.nid)
+            _ignoring_enomem(memblock_set_node, k, start, region.size, k.memblock.reserved, region.nid)
+    for region in _shown(k, k.memblock.reserved):
+        if not memblock_is_reserved_noinit(region):
+            nid = region.nid
+            if not _numa_valid_node(nid):
+                nid = _early_pfn_to_nid(k, region.base >> k.PAGE_SHIFT)
+            reserve_bootmem_region(k, region.base, region.base + region.size, nid)
+
+
+def __free_memory_core(k: Kernel, start: int, end: int, memblock_free_pages: FreePages) -> int:
+    """Free the whole pages of [start, end) below max_low_pfn. Source: mm/memblock.c __free_memory_core() [v6.1, v6.12]"""
+    start_pfn = (start + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
+    end_pfn = min(end >> k.PAGE_SHIFT, k.max_low_pfn)
+    if start_pfn >= end_pfn:
+        return 0
+    memblock_free_pages(k, start_pfn, end_pfn)
+    return end_pfn - start_pfn
+
+
+def free_low_memory_core_early(
+    k: Kernel, reserve_bootmem_region: ReserveRegion, memblock_free_pages: FreePages,
+) -> int:
+    """Source: mm/memblock.c free_low_memory_core_early() [v6.1, v6.12]"""
+    _ignoring_enomem(memblock_clear_hotplug, k, 0, ULLONG_MAX)
+    memmap_init_reserved_pages(k, reserve_bootmem_region)
+    return sum(__free_memory_core(k, start, end, memblock_free_pages) for start, end, _ in for_each_free_mem_range(k))
+
+
+def memblock_free_all(
+    k: Kernel, reserve_bootmem_region: ReserveRegion, memblock_free_pages: FreePages,
+) -> None:
+    """
+    Hand all free memory to the page allocator.
+
+    Args:
+        k: The kernel.
+        reserve_bootmem_region: Called as (k, start, end, nid), in bytes.
+        memblock_free_pages: Called as (k, start_pfn, end_pfn); C calls it for each block of pages, as large as alignment allows.
+
+    Source: mm/memblock.c memblock_free_all() [v6.1, v6.12]
+    """
+    reset_all_zones_managed_pages(k)
+    k.totalram_pages += free_low_memory_core_early(k, reserve_bootmem_region, memblock_free_pages)
+
+
+def memblock_free_late(k: Kernel, base: int, size: int, memblock_free_pages: FreePages) -> None:
+    """
+    Free the whole pages of a range straight to the page allocator. Reservations are not looked at.
+
+    Source: mm/memblock.c memblock_free_late() [v6.1, v6.12], __memblock_free_late() [v4.9]
+    """
+    start_pfn = (base + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
+    end_pfn = (base + size & ULLONG_MAX) >> k.PAGE_SHIFT
+    if start_pfn < end_pfn:
+        memblock_free_pages(k, start_pfn, end_pfn)
+        k.totalram_pages += end_pfn - start_pfn
 
 
 # What people see.
