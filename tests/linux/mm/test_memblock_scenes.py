@@ -1343,7 +1343,8 @@ def test_only_whole_pages_below_max_low_pfn(m: Scene) -> None:
     m.add(1 * M + 1, 1 * M)
     m.mark_hotplug(1 * M + 1, 1 * M)
     m.free_all(0x180)
-    assert m.log == ["free 0x101-0x180"]
+    dummy = ["reserve 0x0-0x0 -1"] if m.release == "6.1" else []      # of the empty array
+    assert m.log == [*dummy, "free 0x101-0x180"]
     assert m.memory == [(1 * M + 1, 1 * M, "")]
 
 
