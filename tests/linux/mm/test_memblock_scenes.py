@@ -688,6 +688,20 @@ def test_walks_spare_hotpluggable_memory(m: Scene) -> None:
     assert m.phys_alloc(4 * K, 4 * K) == 2 * M - 4 * K
 
 
+def test_walk_in_a_zone(m: Scene) -> None:
+    """
+    Free pages of a zone are the free memory of its node, cut to the zone, in whole pages.
+
+        |   [== r1 =|==== node 0 =====|==][== node 1 ==]   |
+        |           |     [ res ]     |                    |
+    """
+    m.add_node(1 * M, 4 * M, 0, 0)
+    m.add_node(5 * M, 1 * M, 1, 0)
+    m.reserve(3 * M + 1, 1 * M)
+    assert m.free_mem_pfn_range_in_zone(0, 0x200, 0x480) == (0x200, 0x300, 0x401, 0x480)
+    assert m.free_mem_pfn_range_in_zone(1, 0x200, 0x480) is None
+
+
 def test_max_numnodes(m: Scene) -> None:
     """Asking for MAX_NUMNODES draws one warning from v6.1; for v6.12 it is as good as no node."""
     m.add_node(1 * M, 1 * M, 3, 0)

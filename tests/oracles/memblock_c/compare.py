@@ -52,7 +52,7 @@ QUESTIONS = (
 )
 WALKS = (
     "MEM_RANGE", "MEM_RANGE_REV", "RESERVED_MEM_RANGE", "FREE_MEM_RANGE", "FREE_MEM_RANGE_REVERSE", "ANY_RANGE", "ANY_RANGE_REV",
-    "MEM_PFN_RANGE", "MEM_REGION", "RESERVED_MEM_REGION",
+    "MEM_PFN_RANGE", "FREE_MEM_PFN_RANGE_IN_ZONE", "MEM_REGION", "RESERVED_MEM_REGION",
 )
 NEW_IN_6_12 = {
     "RESERVED_MARK_NOINIT", "ESTIMATED_NR_FREE_PAGES", "HAS_MIRROR", "VALIDATE_NUMA_COVERAGE", "RESERVE_MEM", "RESERVE_MEM_FIND",
@@ -179,6 +179,9 @@ class Maker:
                 return verb, rng.choice(NODES), rng.choice(FLAGS)
             case "ANY_RANGE" | "ANY_RANGE_REV":
                 return verb, rng.randrange(2), rng.randrange(3), rng.choice(NODES), rng.choice(FLAGS)
+            case "FREE_MEM_PFN_RANGE_IN_ZONE":
+                start, end = sorted((self.point() >> 12, self.point() >> 12))
+                return verb, rng.choice(NODES), start, end
             case "MEM_PFN_RANGE":
                 return verb, rng.choice(NODES)
         if verb in ALLOCATIONS:

@@ -316,12 +316,30 @@ static int node_of_pfn(unsigned long pfn)
 
 bool movable_node_enabled;
 
+/* The simulator's struct zone has no place; this one has, for the walk over a zone. */
+struct placed_zone {
+	atomic_long_t managed_pages;
+	unsigned long zone_start_pfn, end_pfn;
+	int nid;
+};
+#define zone placed_zone
+#define zone_to_nid(z) ((z)->nid)
+#define zone_end_pfn(z) ((z)->end_pfn)
+#ifndef U64_MAX
+#define U64_MAX ((u64)~0ULL)
+#endif
+#ifndef ULONG_MAX
+#define ULONG_MAX (~0UL)
+#endif
+#define CONFIG_DEFERRED_STRUCT_PAGE_INIT
+
 #define memset set_memory
 #pragma GCC diagnostic ignored "-Wincompatible-pointer-types"
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "memblock.c"
 #undef memset
+#undef zone
 
 /* The operations; their numbers are their places here, read by the Python side from this list. */
 
@@ -338,7 +356,7 @@ enum verb {
 	IS_RESERVED, IS_MEMORY, IS_MAP_MEMORY, IS_REGION_MEMORY, IS_REGION_RESERVED, OVERLAPS_REGION, ADDRS_OVERLAP,
 	SEARCH_PFN_NID, VALIDATE_NUMA_COVERAGE,
 	MEM_RANGE, MEM_RANGE_REV, RESERVED_MEM_RANGE, FREE_MEM_RANGE, FREE_MEM_RANGE_REVERSE, ANY_RANGE, ANY_RANGE_REV,
-	MEM_PFN_RANGE, MEM_REGION, RESERVED_MEM_REGION,
+	MEM_PFN_RANGE, FREE_MEM_PFN_RANGE_IN_ZONE, MEM_REGION, RESERVED_MEM_REGION,
 	DUMP_ALL, DEBUG_SHOW, DOUBLE_ARRAY,
 	RESERVE_MEM,		/* the text is in the arguments */
 	RESERVE_MEM_FIND,
@@ -492,6 +510,17 @@ static void run(const struct op *op)
 			answer3(start, end, nid);
 		break;
 	case MEM_PFN_RANGE: for_each_mem_pfn_range(n, (int)a[0], &spfn, &epfn, &nid) answer3(spfn, epfn, nid); break;
+	case FREE_MEM_PFN_RANGE_IN_ZONE: {
+		struct placed_zone zone = { .nid = (int)a[0], .zone_start_pfn = a[1], .end_pfn = a[2] };
+
+		i = 0;
+		for (__next_mem_pfn_range_in_zone(&i, &zone, &spfn, &epfn); i != U64_MAX;
+		     __next_mem_pfn_range_in_zone(&i, &zone, &spfn, &epfn)) {
+			answer(spfn);
+			answer(epfn);
+		}
+		break;
+	}
 	case MEM_REGION:
 		for_each_mem_region(r)
 			answer3(memblock_region_memory_base_pfn(r), memblock_region_memory_end_pfn(r), r->flags);

@@ -11,6 +11,7 @@ from typing import Any
 from memhp.errors import KernelBugError, KernelError
 from memhp.linux import kconfig, tree
 from memhp.linux.include import memblock as types
+from memhp.linux.include.mmzone import Zone
 from memhp.linux.mm import memblock
 from memhp.linux.state import Kernel
 from tests.linux.bare import bare_kernel
@@ -81,6 +82,12 @@ def _double(k: Kernel, number: int, start: int, size: int) -> int:
 
 def _debug_show(k: Kernel, number: int) -> str:
     return memblock.memblock_debug_show(k, _type(k, number))
+
+
+def _in_zone(k: Kernel, nid: int, start_pfn: int, end_pfn: int) -> list[int]:
+    zone = Zone("Normal", 0, nid, 1)
+    zone.zone_start_pfn, zone.spanned_pages = start_pfn, end_pfn - start_pfn
+    return _flat(memblock.for_each_free_mem_pfn_range_in_zone(k, zone), 2)
 
 
 def _shown(k: Kernel, number: int) -> list[types.MemblockRegion]:
@@ -162,6 +169,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "ANY_RANGE": lambda k, a, b, nid, flags: _flat(memblock.for_each_mem_range(k, _type(k, a), _type(k, b), nid, flags)),
     "ANY_RANGE_REV": lambda k, a, b, nid, flags: _flat(memblock.for_each_mem_range_rev(k, _type(k, a), _type(k, b), nid, flags)),
     "MEM_PFN_RANGE": lambda k, nid: _flat(memblock.for_each_mem_pfn_range(k, nid)),
+    "FREE_MEM_PFN_RANGE_IN_ZONE": _in_zone,
     "MEM_REGION": lambda k: _flat(
         (types.memblock_region_memory_base_pfn(k, r), types.memblock_region_memory_end_pfn(k, r), r.flags)
         for r in memblock.for_each_mem_region(k)),

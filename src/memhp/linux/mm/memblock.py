@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from memhp.errors import KernelBugError, KernelError, ModelDefectError
 from memhp.linux import bug
+from memhp.linux.include import mmzone
 from memhp.linux.include.memblock import (
     FLAG_SHOWN,
     MEMBLOCK_ALLOC_ACCESSIBLE,
@@ -62,6 +63,7 @@ from memhp.linux.include.mmzone import Ingredient
 from memhp.linux.include.numa import MAX_NUMNODES, NUMA_NO_NODE
 
 if TYPE_CHECKING:
+    from memhp.linux.include.mmzone import Zone
     from memhp.linux.state import Kernel
 
     ReserveRegion = Callable[[Kernel, int, int, int], None]
@@ -808,6 +810,21 @@ def for_each_mem_pfn_range(k: Kernel, nid: int = MAX_NUMNODES) -> Iterator[tuple
         start_pfn, end_pfn = (r.base + up & ULLONG_MAX) >> shift, (r.base + r.size) >> shift
         if start_pfn < end_pfn and nid in (MAX_NUMNODES, r.nid):
             yield start_pfn, end_pfn, r.nid
+
+
+def for_each_free_mem_pfn_range_in_zone(k: Kernel, zone: Zone) -> Iterator[tuple[int, int]]:
+    """
+    Yield (start_pfn, end_pfn) of whole free pages of a zone's node that lie in the zone.
+
+    Source: mm/memblock.c __next_mem_pfn_range_in_zone() [v6.1, v6.12]
+    """
+    zone_end_pfn = mmzone.zone_end_pfn(zone)
+    for spa, epa, _ in for_each_free_mem_range(k, zone.nid):
+        spfn, epfn = (spa + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT, epa >> k.PAGE_SHIFT
+        if zone.zone_start_pfn < epfn and spfn < epfn:
+            if zone_end_pfn <= spfn:
+                return
+            yield max(zone.zone_start_pfn, spfn), min(zone_end_pfn, epfn)
 
 
 def memblock_set_node(k: Kernel, base: int, size: int, type: MemblockType, nid: int) -> None:
