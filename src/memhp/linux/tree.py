@@ -120,11 +120,8 @@ class Tree:
         "v5.16", "", "memblock_free() takes a pointer; physical addresses go to memblock_phys_free()")
     memblock_mirror_needs_kernelcore: bool = since(
         "v6.0", "", "mirrored memory is noted only under kernelcore=mirror")
-    memblock_spare_regions: int = value(
-        0,
-        ("v6.0", 2, "28e1a8f4b0ff", "memblock: avoid some repeat when add new range"),
-        ("v6.10", 1, "", "an array that can hold twice its regions and 1 is filled at once, not 2"),
-    )
+    memblock_inserts_at_once: bool = since(
+        "v6.0", "28e1a8f4b0ff", "memblock: avoid some repeat when add new range")
     memblock_merges_nearby: bool = since(
         "v6.3", "", "after a change only the touched regions and their neighbours are merged, not the whole array")
     memblock_reserved_get_nodes: bool = since(

@@ -831,6 +831,25 @@ def test_overlaps_at_the_top(k: Kernel, today: Kernel) -> None:
         assert overlaps == memblock.memblock_overlaps_region(kernel, kernel.memblock.memory, TOP - 1 * MIB, 2 * MIB)
 
 
+def test_arrays_are_given_back_last(k: Kernel, today: Kernel) -> None:
+    """
+    Where memblock is not kept, a placed array goes to the page allocator at the end; the built-in one stays.
+
+        |   [ memory       [array] ]   [r1] ... [r129]   |
+    """
+    for kernel in (k, today):
+        freed: list[tuple[int, int]] = []
+        memblock.memblock_allow_resize(kernel)
+        memblock.memblock_add(kernel, 1 * MIB, 1 * MIB)
+        for i in range(129):
+            memblock.memblock_reserve(kernel, 1 * GIB + i * 2 * MIB, 1 * MIB)
+        assert memblock.get_allocated_memblock_reserved_regions_info(kernel) == (2 * MIB - 8 * KIB, 8 * KIB)
+        assert memblock.get_allocated_memblock_memory_regions_info(kernel) == (0, 0)
+        memblock.memblock_discard(kernel, lambda _, start, end, freed=freed: freed.append((start, end)))
+        assert freed == [(0x1FE, 0x200)]
+        assert kernel.totalram_pages == 2
+
+
 def test_what_v4_9_does_not_have(k: Kernel) -> None:
     """Asking an old tree for a later function is our own mistake, not the kernel's answer."""
     for call in (

@@ -213,6 +213,21 @@ def test_over_other_nodes_and_flags(m: Scene) -> None:
     assert m.memory == [(1 * M, 1 * M, "n0"), (2 * M, 1 * M, "n1 NOMAP"), (3 * M, 2 * M, "n0")]
 
 
+@pytest.mark.parametrize(("count", "warnings"), [(63, 1), (64, 2)])
+def test_once_or_twice(m: Scene, count: int, warnings: int) -> None:
+    """
+    An array less than half full is filled at once; else the gaps are counted first, and each pass warns.
+
+        |   [r1] [r2] ... [r64: node 1]   |
+        |   [============ r65 =========]  |
+    """
+    for i in range(count - 1):
+        m.add(i * 2 * M, 1 * M)
+    m.add_node(1 * G + 2 * M, 1 * M, 1, 0)
+    m.add(1 * G, 4 * M)
+    assert m.log == ["WARNING: at mm/memblock.c memblock_add_range()"] * warnings
+
+
 # Arrays that grow
 
 
@@ -1374,6 +1389,14 @@ def test_struct_pages_that_stay_as_they_are(m: Scene) -> None:
     m.reserved_mark_noinit(2 * M, 1 * M)
     m.free_all(TOP)
     assert m.log == ["free 0x100-0x200", "free 0x300-0x400"]
+
+
+def test_pages_are_counted(m: Scene) -> None:
+    """What was freed is counted: memory's pages without those that are reserved."""
+    m.add(1 * M, 1 * M)
+    m.reserve(1 * M, 64 * K)
+    assert m.free_all(TOP) == 240
+    assert m.free_late(1 * M, 64 * K) == 16
 
 
 def test_free_late(m: Scene) -> None:

@@ -279,6 +279,7 @@ struct dentry;
 /* What goes to the page allocator, neighbours as one range. */
 
 static unsigned long freed_start, freed_end;
+static long totalram;
 
 static void say_freed(void)
 {
@@ -313,6 +314,8 @@ static int node_of_pfn(unsigned long pfn)
 #define reserve_3(start, end, nid, ...) reserve_pages(start, end, nid)
 #define reserve_bootmem_region(args...) reserve_3(args, NUMA_NO_NODE, 0)
 #define early_pfn_to_nid node_of_pfn
+#define totalram_pages_add(n) (totalram += (n))
+#define totalram_pages_inc() (totalram++)
 
 bool movable_node_enabled;
 
@@ -529,8 +532,19 @@ static void run(const struct op *op)
 		for_each_reserved_mem_region(r)
 			answer3(memblock_region_reserved_base_pfn(r), memblock_region_reserved_end_pfn(r), r->flags);
 		break;
-	case FREE_ALL: max_low_pfn = a[0]; memblock_free_all(); say_freed(); break;
-	case FREE_LATE: memblock_free_late(a[0], a[1]); say_freed(); break;
+	case FREE_ALL:
+		totalram = 0;
+		max_low_pfn = a[0];
+		memblock_free_all();
+		say_freed();
+		answer(totalram);
+		break;
+	case FREE_LATE:
+		totalram = 0;
+		memblock_free_late(a[0], a[1]);
+		say_freed();
+		answer(totalram);
+		break;
 	case DUMP_ALL: memblock_dump_all(); break;
 	case DEBUG_SHOW: seq.private = type_of(a[0]); memblock_debug_show(&seq, NULL); break;
 	case DOUBLE_ARRAY: answer(memblock_double_array(type_of(a[0]), a[1], a[2])); break;

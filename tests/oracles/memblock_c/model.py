@@ -116,19 +116,21 @@ class _Freed:
         self.start = self.end = 0
 
 
-def _free_all(k: Kernel, max_low_pfn: int) -> tuple[()]:
+def _free_all(k: Kernel, max_low_pfn: int) -> int:
     k.max_low_pfn = max_low_pfn
+    k.totalram_pages = 0
     freed = _Freed(k)
     memblock.memblock_free_all(k, freed.reserve, freed.free)
     freed.flush()
-    return ()
+    return k.totalram_pages
 
 
-def _free_late(k: Kernel, base: int, size: int) -> tuple[()]:
+def _free_late(k: Kernel, base: int, size: int) -> int:
     freed = _Freed(k)
+    k.totalram_pages = 0
     memblock.memblock_free_late(k, base, size, freed.free)
     freed.flush()
-    return ()
+    return k.totalram_pages
 
 
 _CALLS: dict[str, Callable[..., Any]] = {

@@ -42,6 +42,7 @@ from memhp.linux import bug
 from memhp.linux.include import mmzone
 from memhp.linux.include.memblock import (
     FLAG_SHOWN,
+    INIT_MEMBLOCK_REGIONS,
     MEMBLOCK_ALLOC_ACCESSIBLE,
     MEMBLOCK_ALLOC_NOLEAKTRACE,
     MEMBLOCK_DRIVER_MANAGED,
@@ -293,6 +294,23 @@ def memblock_remove_region(k: Kernel, type: MemblockType, r: int) -> None:
         type.empty_nid = _node(k, MAX_NUMNODES)
 
 
+def _allocated_array(k: Kernel, type: MemblockType) -> tuple[int, int]:
+    """Return address and size of an array that memblock or slab placed, (0, 0) for the one in the kernel image. Source: none"""
+    if type.max == INIT_MEMBLOCK_REGIONS:
+        return 0, 0
+    return type.array, _page_align(k, type.max * _sizeof_region(k))
+
+
+def get_allocated_memblock_reserved_regions_info(k: Kernel) -> tuple[int, int]:
+    """Return address and size. Source: mm/memblock.c get_allocated_memblock_reserved_regions_info() [v4.9]"""
+    return _allocated_array(k, k.memblock.reserved)
+
+
+def get_allocated_memblock_memory_regions_info(k: Kernel) -> tuple[int, int]:
+    """Return address and size. Source: mm/memblock.c get_allocated_memblock_memory_regions_info() [v4.9]"""
+    return _allocated_array(k, k.memblock.memory)
+
+
 def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, new_area_size: int) -> bool:
     """
     Double the room of an array; False if that is not possible (-1 in C). Today's trees panic where it is not allowed yet.
@@ -413,8 +431,7 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
 
     # Twice, as in C: count the regions that are needed, then insert them. In between the array may be doubled, and an array of
     # reserved regions then changes by that. Where there is plenty of room later trees insert at once, and warn once.
-    spare = k.tree.memblock_spare_regions
-    insert = spare > 0 and len(regions) * 2 + spare <= type.max
+    insert = k.tree.memblock_inserts_at_once and len(regions) * 2 + 1 < type.max
     first = _first_above(regions, base)
     start_rgn = end_rgn = -1
     while True:
@@ -659,7 +676,7 @@ def for_each_reserved_mem_region(k: Kernel) -> Iterator[tuple[int, int]]:
         yield r.base, r.base + r.size - 1 & ULLONG_MAX
 
 
-def should_skip_region(k: Kernel, type: MemblockType, m: MemblockRegion, nid: int, flags: int) -> bool:
+def _should_skip_region(k: Kernel, type: MemblockType, m: MemblockRegion, nid: int, flags: int) -> bool:
     """
     Say whether a walk passes over a region. Later trees never pass over what is reserved.
 
@@ -707,7 +724,7 @@ def __for_each_mem_range(
     holes = [] if type_b is None else type_b.regions
     idx_b = 0
     for m in _shown(k, type_a):
-        if should_skip_region(k, type_a, m, nid, flags):
+        if _should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -734,7 +751,7 @@ def __for_each_mem_range_rev(
     holes = [] if type_b is None else type_b.regions
     idx_b = len(holes)
     for m in reversed(_shown(k, type_a)):
-        if should_skip_region(k, type_a, m, nid, flags):
+        if _should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -1453,6 +1470,18 @@ def memblock_free_late(k: Kernel, base: int, size: int, memblock_free_pages: Fre
     if start_pfn < end_pfn:
         memblock_free_pages(k, start_pfn, end_pfn)
         k.totalram_pages += end_pfn - start_pfn
+
+
+def memblock_discard(k: Kernel, memblock_free_pages: FreePages) -> None:
+    """
+    Free the arrays themselves, where the architecture keeps no memblock. Nobody may ask memblock anything afterwards.
+
+    Source: mm/memblock.c memblock_discard() [v6.1, v6.12]
+    """
+    for type in (k.memblock.reserved, k.memblock.memory):
+        addr, size = _allocated_array(k, type)
+        if size and not type.in_slab:
+            memblock_free_late(k, addr, size, memblock_free_pages)
 
 
 # What people see.
