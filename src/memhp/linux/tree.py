@@ -94,6 +94,8 @@ class Tree:
         "v4.12", "", "memblock_clear_nomap() arrived with kdump on arm64")
     nomap_memmap_initialised: bool = since(
         "v5.14", "9092d4f7a1f8", "memblock: update initialization of reserved pages")
+    # The following were read off the sources of v4.9, v6.1 and v6.12; which release in between brought what has no commit here is
+    # not confirmed.
     memblock_cap_memory_range: bool = since(
         "v4.11", "", "memory can be capped at both ends (memblock_cap_memory_range()), NOMAP ranges excepted")
     config_movable_node: bool = until(
