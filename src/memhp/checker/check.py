@@ -9,6 +9,7 @@ its obligation, so nothing is passed over.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -203,8 +204,7 @@ class Cell:
     @property
     def replay(self) -> str:
         """The command line that runs this cell alone."""
-        words = ["memhp check", *_narrow(self.setting), "--caller", _quoted(self.caller), "--state", self.state]
-        return " ".join(words)
+        return shell_words(["memhp", "check", *_narrow(self.setting), "--caller", self.caller, "--state", self.state])
 
     def json(self) -> dict[str, object]:
         """Return it as plain data."""
@@ -296,14 +296,15 @@ def _config_words(setting: Setting) -> list[str]:
     return [f"{symbol}={'y' if on else 'n'}" for symbol, on in setting.config]
 
 
-def _quoted(text: str) -> str:
-    return f"'{text}'" if not text.replace("_", "").replace("-", "").isalnum() else text
+def shell_words(words: Iterable[str]) -> str:
+    """Return words as one line for a shell."""
+    return shlex.join(words)
 
 
 def _narrow(setting: Setting) -> list[str]:
     remedy = ["--remedy", setting.remedy] if setting.remedy else []
     config = [word for symbol in _config_words(setting) for word in ("--config", symbol)]
-    return ["--arch", setting.arch, *remedy, "--pfn-valid", _quoted(setting.definition.name), *config]
+    return ["--arch", setting.arch, *remedy, "--pfn-valid", setting.definition.name, *config]
 
 
 def config_symbols() -> list[str]:

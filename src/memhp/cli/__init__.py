@@ -29,6 +29,7 @@ COMMANDS = {
     "plug": "plug a DIMM",
     "online": "online memory blocks",
     "check": "hold a pfn_valid() against everything that asks it",
+    "derive": "find the pfn_valid() that serves everything that asks it",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
 }

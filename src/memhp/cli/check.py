@@ -18,9 +18,12 @@ def add_parser(commands: common.Commands) -> None:
         "A definition is a name (G0, A0, A2, ...) or an expression of and, or, not, if ... else over the ingredients inrange,\n"
         "upper, present, valid, early, online, sub, mb, map, taint (v4.9 has all but early, online, sub, taint).\n"
         "Exit code: 4 if something broke.",
-        ["memhp check --short", "memhp check --remedy firstpage",
-         "memhp check --remedy nonomap-nohack --pfn-valid 'valid and map'",
-         "memhp check --pfn-valid valid --caller 'arm64 ioremap' --caller memremap", "memhp check --list"],
+        [
+            "memhp check --short", "memhp check --remedy firstpage",
+            "memhp check --remedy nonomap-nohack --pfn-valid 'valid and map'",
+            "memhp check --pfn-valid valid --caller 'arm64 ioremap' --caller memremap",
+            "memhp check --exercise 1 --answer", "memhp check --list",
+        ],
     )  # fmt: skip
     for option, metavar, what in (
         ("--arch", "ARCH", "arm64 or x86_64"),
@@ -34,7 +37,9 @@ def add_parser(commands: common.Commands) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--short", action="store_true", help="ten lines, for a commit message")
     how.add_argument("--each", action="store_true", help="the story of every broken cell, of many kernels, too")
+    how.add_argument("--exercise", metavar="SEED", type=int, help="ask a question instead; the same for the same number")
     how.add_argument("--list", action="store_true", help="print callers, states and obligations, and run nothing")
+    parser.add_argument("--answer", action="store_true", help="with --exercise: run it, and show what happens")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,8 +47,13 @@ def run(args: argparse.Namespace) -> int:
     from memhp.checker import check
     from memhp.checker.callers import BY_NAME
     from memhp.checker.states import STATES
+    from memhp.errors import UsageError
     from memhp.report import check as report
 
+    if args.exercise is not None:
+        return _exercise(args)
+    if args.answer:
+        raise UsageError("--answer belongs to --exercise SEED")
     chosen = check.settings(args.arch, args.remedy, args.pfn_valid, args.config)
     if args.list:
         return _list(args)
@@ -74,5 +84,30 @@ def _list(args: argparse.Namespace) -> int:
         })
     else:
         for line in report.listing(listed):
+            print(line)
+    return common.DONE
+
+
+def _exercise(args: argparse.Namespace) -> int:
+    from memhp.checker import exercise
+    from memhp.errors import UsageError
+    from memhp.report import check as report
+
+    if not 0 <= args.exercise < exercise.LIMIT:
+        raise UsageError(f"--exercise {args.exercise}: a number from 0 to {exercise.LIMIT - 1}")
+    for name in ("arch", "remedy", "pfn_valid", "config", "state", "caller"):
+        if getattr(args, name):
+            raise UsageError(f"--exercise makes its own question: leave --{name.replace('_', '-')} away")
+    made = exercise.exercise(args.exercise)
+    found = made.answer() if args.answer else None
+    if common.as_json(args):
+        answer = found.json() if found is not None else None
+        common.print_json({"seed": made.seed, "question": made.question(), "answer": answer})
+        return common.DONE
+    for line in made.question():
+        print(line)
+    if found is not None:
+        print()
+        for line in report.page(found):
             print(line)
     return common.DONE
