@@ -63,6 +63,17 @@ def test_the_splits_hold_when_they_are_run(arm64: Answer) -> None:
         assert tried.broken == []
 
 
+def test_a_split_that_does_not_hold_gives_way_to_one_that_does() -> None:
+    """By the tables `mb` serves a removal, as nothing is added where it is the only definition; beside another it does not."""
+    names = ["page_ext_init", "unregister_mem_sect_under_nodes", "arm64 ioremap", "__add_section"]
+    found = answer.answer(answer.question(callers=names, config=["NUMA=y", "HOLES_IN_ZONE=y"]), drops=False)
+    tried = answer.try_splits(found)
+    assert [bool(one.broken) for one in tried if one.split in found.splits][-1] is False
+    lines = page.splits(found, tried)
+    held = next(one for one in tried if not one.broken)
+    assert lines[1] == f"  pfn_valid() = {held.split.predicates[0][0]}, for {len(held.split.predicates[0][1]) - 2} callers"
+
+
 def test_a_split_that_gives_a_caller_the_wrong_predicate_breaks(arm64: Answer) -> None:
     way = derive.Split([("valid", tuple(n for n in arm64.needs if n != "kpageflags")), ("mb", ("kpageflags",))])
     tried = answer.try_split(arm64.question, way)

@@ -553,6 +553,28 @@ def try_split(q: Question, split: Split, without: Iterable[tuple[str, str]] = ()
     return tried
 
 
+def try_splits(result: Answer, most: int = 6) -> list[Tried]:
+    """
+    Run the splits of an answer, the cheapest first, until one holds; and then what history made, if that is another.
+
+    A table says what a predicate does when everybody asks it. A caller that was content with one because nothing was added
+    under it sees, in a split, what others add. So a split counts only if it was run.
+
+    Args:
+        most: How many splits are run at most.
+    """
+    gone = [(a.caller, a.state) for a in result.aside]
+    tried: list[Tried] = []
+    for way in result.splits[:most]:
+        tried.append(try_split(result.question, way, gone))
+        if not tried[-1].broken:
+            break
+    history = result.with_predicates("valid", "map") if result.splits else None
+    if history is not None and history.expressions not in [one.split.expressions for one in tried]:
+        tried.append(try_split(result.question, history, gone))
+    return tried
+
+
 # What history made of it
 
 

@@ -179,6 +179,11 @@ class Split:
     predicates: list[tuple[str, tuple[str, ...]]]
 
     @property
+    def expressions(self) -> tuple[str, ...]:
+        """The predicates alone."""
+        return tuple(text for text, _ in self.predicates)
+
+    @property
     def moved(self) -> int:
         """How many callers leave pfn_valid()."""
         return sum(len(callers) for _, callers in self.predicates[1:])

@@ -41,12 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return _orders(args)
     question = answer.question(args.arch, args.remedy, args.caller, args.state, args.drop, args.config)
     found = answer.answer(question)
-    ways = found.splits[:1]
-    of_history = found.with_predicates("valid", "map")
-    if ways and of_history and of_history.predicates[0] != ways[0].predicates[0]:
-        ways.append(of_history)
-    gone = [(aside.caller, aside.state) for aside in found.aside]
-    tried = [answer.try_split(question, way, gone) for way in ways]
+    tried = answer.try_splits(found)
     online = answer.online(question)
     if common.as_json(args):
         common.print_json({

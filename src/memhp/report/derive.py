@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from memhp.checker.answer import BOOT, HOT_ADD, Answer, Online, Tried, Without, simplest_for
+from memhp.checker.derive import Split
 from memhp.checker.orders import MAIL, Search
 from memhp.report import text
 
@@ -34,9 +35,7 @@ def page(answer: Answer, tried: Sequence[Tried] = (), online: Online | None = No
     if d.sound:
         lines += sound(answer)
     else:
-        lines += ["No definition serves everybody.", "", *conflicts(answer), "", *splits(answer)]
-    for one in tried:
-        lines += held(one)
+        lines += ["No definition serves everybody.", "", *conflicts(answer), "", *splits(answer, tried)]
     if answer.aside:
         lines += ["", *aside(answer)]
     lines += ["", *history(answer, online)]
@@ -114,30 +113,41 @@ def _sizes(answer: Answer) -> str:
     return ", ".join(text.counted(count, words.get(size, f"set of {size}")) for size, count in counts) or "none of at most three"
 
 
-def splits(answer: Answer) -> list[str]:
-    """Return the cheapest split in full, and how the others differ."""
+def splits(answer: Answer, tried: Sequence[Tried] = ()) -> list[str]:
+    """
+    Return the cheapest split in full, how the others differ, and what came of running them.
+
+    Args:
+        tried: Splits that were run; the cheapest of those that held is shown. None: the cheapest by the tables.
+    """
     if not answer.splits:
         return ["No split of up to four predicates serves everybody."]
-    best = answer.splits[0]
+    best = next((one.split for one in tried if not one.broken), answer.splits[0])
     count = text.counted(len(best.predicates), "predicate")
     lines = [f"Cheapest split: {count}, {text.counted(best.moved, 'caller')} to be changed"]
     for i, (expression, names) in enumerate(best.predicates):
         head = f"pfn_valid() = {expression}" if i == 0 else f"a new predicate = {expression}"
         shown = [name for name in names if name not in (BOOT, HOT_ADD)]
         lines += _wrapped(f"{head}, for {text.counted(len(shown), 'caller')}{': ' + ', '.join(shown) if i else ''}", "  ")
-    for other in answer.splits[1:4]:
-        words = " + ".join(expression for expression, _ in other.predicates)
-        lines.append(f"  also possible: {words}, {text.counted(other.moved, 'caller')} to be changed")
+    for one in tried:
+        lines += _held(one)
+    ran = [_words(one.split) for one in tried]
+    others = [way for way in answer.splits if _words(way) not in ran and way is not best]
+    lines += [f"  by the tables also: {_words(way)}, {text.counted(way.moved, 'caller')} to be changed" for way in others[:3]]
     return lines
 
 
-def held(tried: Tried) -> list[str]:
-    """Return what came of running a split."""
-    words = " + ".join(expression for expression, _ in tried.split.predicates)
-    lines = [f"  run with {words}: {text.counted(tried.runs, 'run')}, {len(tried.broken)} broken"]
-    lines += [f"      {caller} in {state}: {broken.text} [{broken.obligation}]" for caller, state, broken in tried.broken[:MOST]]
+def _words(split: Split) -> str:
+    return " + ".join(split.expressions)
+
+
+def _held(tried: Tried) -> list[str]:
+    what = f"{text.counted(tried.runs, 'run')}, {len(tried.broken)} broken"
+    lines = [f"  run with {_words(tried.split)}: {what}; {text.counted(tried.split.moved, 'caller')} to be changed"]
+    for caller, state, broken in tried.broken[:MOST]:
+        lines += _wrapped(f"{caller} in {state}: {broken.text} [{broken.obligation}]", "      ")
     if tried.during_boot:
-        lines[0] += f"; not run, as boot asks one predicate only: {', '.join(tried.during_boot)}"
+        lines.append(f"      not run, as boot asks one predicate only: {', '.join(tried.during_boot)}")
     return lines
 
 
