@@ -353,7 +353,7 @@ def answer(q: Question, *, drops: bool = True) -> Answer:
     result = Answer(
         q, found, sum(len(branches) for _, branches in work.explored), [],
         {name: derive.forced(c.allowed, valuations) for name, c in constraints.items()}, [],
-        derive.conflicts(found, 3) if not found.sound else [], [] if found.sound else derive.splits(found, among=work.alive))
+        derive.conflicts(found) if not found.sound else [], [] if found.sound else derive.splits(found, among=work.alive))
     result.aside = [work.aside(result, trial, branches, constraints[trial.caller]) for trial, branches in aside]
     result.classes = work.classes(found)
     if drops:

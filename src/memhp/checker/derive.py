@@ -360,21 +360,27 @@ def rank(text: str) -> int:
     return _USED.index(first) if first in _USED else len(_USED)
 
 
-def conflicts(derivation: Derivation, most: int = 4) -> list[tuple[str, ...]]:
-    """
-    Return the smallest sets of callers that no definition serves together; none contains another.
-
-    Args:
-        most: Callers in a set at most.
-    """
+def conflicts(derivation: Derivation) -> list[tuple[str, ...]]:
+    """Return every smallest set of callers that no definition serves together; none contains another, small ones come first."""
     alike: dict[int, list[str]] = {}
     for name, constraint in derivation.constraints.items():
         alike.setdefault(constraint.allowed, []).append(name)
+    classes = list(alike)
     groups: list[tuple[int, ...]] = []
-    for size in range(1, most + 1):
-        for group in combinations(alike, size):
-            if not reduce(lambda a, b: a & b, group) and not any(set(known) <= set(group) for known in groups):
-                groups.append(group)
+
+    def extend(group: tuple[int, ...], together: int, first: int) -> None:
+        """A caller that takes nothing away from the others has no part in a smallest conflict."""
+        for i in range(first, len(classes)):
+            left = together & classes[i]
+            if left == together:
+                continue
+            larger = (*group, classes[i])
+            if left:
+                extend(larger, left, i + 1)
+            elif all(reduce(lambda a, b: a & b, (c for c in larger if c != gone), -1) for gone in larger):
+                groups.append(larger)
+
+    extend((), -1, 0)
     order = {name: i for i, name in enumerate(derivation.constraints)}
     found = [tuple(sorted(names, key=order.__getitem__)) for group in groups for names in product(*(alike[g] for g in group))]
     return sorted(found, key=lambda names: (len(names), [order[name] for name in names]))

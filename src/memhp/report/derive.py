@@ -109,8 +109,9 @@ def conflicts(answer: Answer) -> list[str]:
 
 def _sizes(answer: Answer) -> str:
     counts = [(size, len(list(group))) for size, group in groupby(sorted(map(len, answer.conflicts)))]
-    words = {1: "single caller", 2: "pair", 3: "triple"}
-    return ", ".join(text.counted(count, words.get(size, f"set of {size}")) for size, count in counts) or "none of at most three"
+    words = {1: "single caller", 2: "pair", 3: "triple", 4: "set of four"}
+    return ", ".join(
+        text.counted(count, words.get(size, f"set of {size}"), "sets of four" if size == 4 else "") for size, count in counts)
 
 
 def splits(answer: Answer, tried: Sequence[Tried] = ()) -> list[str]:
