@@ -28,7 +28,7 @@ from memhp.backends import base
 from memhp.backends.base import Answer, Backend, PluggedDevice
 from memhp.errors import KernelBugError, KernelError, KernelHangError, UsageError, did_you_mean
 from memhp.hardware import parse_size
-from memhp.scenario import ONLINE_TYPES, Add, BlockRef, Offline, Online, Plug, Scenario, Step, Write, parse_id
+from memhp.scenario import ONLINE_TYPES, Add, BlockRef, Device, Offline, Online, Plug, Scenario, Step, Write, parse_id
 from memhp.units import format_size
 
 PROBE = f"{MEMORY}/probe"
@@ -151,12 +151,14 @@ def c_file(source: str) -> str:
     return f"{_C_NAMES.get(room, room)}.c"
 
 
-def connect(url: str) -> Machine:
+def connect(url: str, devices: Sequence[Device] = ()) -> Machine:
     """
     Open a machine.
 
     Args:
-        url: `model:TREE/ARCH?KEY=VALUE&…`, `model:FILE.toml` (a machine file: what is done is appended to it), `capture:DIR`.
+        url: `model:TREE/ARCH?KEY=VALUE&…`, `model:FILE.toml` (a machine file: what is done is appended to it), `capture:DIR`,
+            `qemu:RELEASE/ARCH?KEY=VALUE&…` (a real kernel; it ends with the machine, and with the thread that opened it).
+        devices: What is there at boot beside RAM, where the machine is booted by this.
 
     Returns:
         The machine; a context manager that closes it.
@@ -170,7 +172,7 @@ def connect(url: str) -> Machine:
     ...     machine.block_size >> 20
     1024
     """
-    return Machine(base.open(url))
+    return Machine(base.open(url, devices))
 
 
 class Machine:
@@ -186,7 +188,11 @@ class Machine:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.url = backend.url
-        self.block_size = read_block_size(backend)
+        try:
+            self.block_size = read_block_size(backend)
+        except BaseException:
+            backend.close()
+            raise
 
     def __enter__(self) -> Machine:
         return self
