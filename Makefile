@@ -8,7 +8,7 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench lab docs clean
+.PHONY: help setup run test check fix bench lab memblock-oracle docs clean
 
 # An environment that was made in another folder does not run in this one: make it anew.
 ifneq ($(wildcard $(READY)),)
@@ -18,7 +18,7 @@ endif
 endif
 
 help:  ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo
 	@echo '  ARGS goes to pytest and to the benchmarks: make test ARGS="-k memblock"'
 
@@ -58,6 +58,9 @@ lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm)
 	@if ls tests/vm/test_*.py >/dev/null 2>&1; then $(BIN)/pytest tests/vm $(ARGS); else \
 	    echo "lab: there are no tests against running kernels yet."; \
 	    echo "     Real kernels are present as recordings: make test holds the model against src/memhp/recorded."; fi
+
+memblock-oracle: $(READY)  ## Build the C memblock from linux-source-6.1 and -6.12, the judge of the model's (in your cache folder)
+	@$(BIN)/python -m tests.oracles.memblock_c
 
 docs: $(READY)  ## Run every command that README.md and docs/ show, and compare what they print
 	$(BIN)/pytest tests/test_readme.py $(ARGS)

@@ -8,10 +8,13 @@ to keep its counters.
 
 from __future__ import annotations
 
+import itertools
 import types
 from collections import OrderedDict
 from collections.abc import Iterator
+from errno import ENOTDIR
 
+from memhp.errors import KernelError
 from memhp.linux.fs import sysfs
 from memhp.linux.include import mmzone
 from memhp.linux.include.ioport import Resource
@@ -27,14 +30,16 @@ _GIVEN = {"tree", "arch", "config", "hardware", "cmdline", "pfn_valid", "remedy"
 """What was booted does not change."""
 _ASIDE = {"log", "tasks", "token", "owner", "online_type"}
 """
-The log and the pids speak of the attempt itself; owners are bookkeeping of forks; a refused write of a word leaves it in the block's
-online_type, as store_mem_state() does.
+The log and the pids speak of the attempt itself; owners are bookkeeping of forks; a refused write of a word leaves it in the
+block's online_type, as store_mem_state() does.
 """
 
 
 def snapshot(k: Kernel) -> object:
     """Return all that a kernel knows, as something that can be compared."""
-    return {name: _freeze(value) for name, value in vars(k).items() if name not in _GIVEN | _ASIDE and not name.endswith("_owner")}
+    return {
+        name: _freeze(value) for name, value in vars(k).items()
+        if name not in _GIVEN | _ASIDE and not name.endswith("_owner")}
 
 
 def _freeze(value: object) -> object:
@@ -182,7 +187,7 @@ def check_free_lists(k: Kernel, zone: Zone) -> None:
             spans.append((start, end))
     assert area.nr_free[top] == sum(len(blocks) for blocks in area.blocks)
     spans.sort()
-    for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(spans):
         assert end <= start, f"{start:#x} is free twice"
     assert zone.nr_free_pages == sum(end - start for start, end in spans)
     mask = k.PAGES_PER_SECTION - 1
@@ -214,7 +219,7 @@ def check_counters(k: Kernel, boot_blocks: frozenset[int], boot_present: int) ->
             low = pgdat.node_start_pfn
             assert not zone.spanned_pages or (
                 low <= zone.zone_start_pfn and zone.zone_start_pfn + zone.spanned_pages <= low + pgdat.node_spanned_pages)
-        for a, b in zip(pgdat.node_zones, pgdat.node_zones[1:], strict=False):
+        for a, b in itertools.pairwise(pgdat.node_zones):
             assert a.idx < b.idx
 
 
@@ -242,12 +247,14 @@ def check_blocks(k: Kernel, boot_blocks: frozenset[int]) -> None:
         assert set(block.nodes) <= k.node_states[mmzone.N_ONLINE]
         if block_id in boot_blocks or block.state != MEM_ONLINE:
             continue
-        start, end = (pfn << k.PAGE_SHIFT for pfn in (sections[0] << k.PFN_SECTION_SHIFT, (sections[-1] + 1) << k.PFN_SECTION_SHIFT))
+        start, end = sections[0] << k.SECTION_SIZE_BITS, (sections[-1] + 1) << k.SECTION_SIZE_BITS
         assert _covered(ram, start, end), f"memory{block_id} is online and not in System RAM"
         assert _covered([(r.base, r.base + r.size) for r in k.memblock.memory.regions], start, end)
-        flags = [k.mem_section[nr].memmap for nr in sections]
-        assert all(columns is not None and not columns.count(FLAGS, 0, columns.nr_pages, PG_RESERVED, PG_RESERVED) for columns in flags)
-    for a, b in zip(k.memblock.memory.regions, k.memblock.memory.regions[1:], strict=False):
+        for nr in sections:
+            columns = k.mem_section[nr].memmap
+            assert columns is not None
+            assert not columns.count(FLAGS, 0, columns.nr_pages, PG_RESERVED, PG_RESERVED), f"section {nr} has reserved pages"
+    for a, b in itertools.pairwise(k.memblock.memory.regions):
         assert a.base + a.size <= b.base
 
 
@@ -261,10 +268,8 @@ def files(k: Kernel, path: str = "/") -> Iterator[str]:
             continue
         try:
             sysfs.listdir(k, below)
-        except NotADirectoryError:
-            yield below
-        except OSError as err:
-            if err.errno != 20:
+        except KernelError as err:
+            if err.errno != ENOTDIR:
                 raise
             yield below
         else:

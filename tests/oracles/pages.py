@@ -2,8 +2,8 @@
 """
 struct page, one page at a time: loops over single pfns, in C's order.
 
-`Slow` is built from a kernel's sizes and holds a dict from pfn to `Page`. What a loop of C does for each pfn is done for each pfn; a
-page without memmap ends the loop with `Fault`, and what was done by then stays.
+`Slow` is built from a kernel's sizes and holds a dict from pfn to `Page`. What C does in a loop is done for each pfn;
+a page without memmap ends the loop with `Fault`, and what was done by then stays.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ class Slow:
         types: Migratetype of each pageblock that has a usemap.
         valid: pfn_valid() of one pfn.
         zones: (start pfn, end pfn) by (node, zone index).
-        free: Order by first pfn of a free block.
     """
 
     per_section: int

@@ -107,7 +107,7 @@ def test_s2_add_pages_expects_pfn_valid_false(remedy: str, valid: bool) -> None:
     asked = section.children[0]
     assert ("pfn_valid", {"pfn": PFN}, valid) == (asked.name, asked.args, asked.result)
     if valid:
-        assert section.error is not None and section.error.errno == EEXIST
+        assert isinstance(section.error, KernelError) and section.error.errno == EEXIST
         assert [asked] == section.children and 2 not in twin.k.mem_section and 2 not in twin.k.memory_blocks
     else:
         assert not section.raised and 2 in twin.k.memory_blocks
@@ -160,7 +160,7 @@ def test_s5_onlining_asks_for_reserved_pages() -> None:
     """
     twin, _ = add("nohack", "v4.9-arm64-rfc/nohack")
     refused = twin.attempt(STATE, "online")
-    assert refused.error is not None and refused.error.errno == EBUSY
+    assert isinstance(refused.error, KernelError) and refused.error.errno == EBUSY
     assert twin.recording.write("online").log == refused.log
 
     SetPageReserved(twin.k, PFN, PAGES - 1)

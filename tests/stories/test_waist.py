@@ -20,11 +20,11 @@ from memhp.abi.capture import Capture
 from memhp.abi.files import MEMBLOCK, MEMORY, NODE
 from memhp.errors import KernelError
 from memhp.linux.include import mm, mmzone
+from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memory_model import page_columns
 from memhp.linux.include.mm_types import FLAGS
 from memhp.linux.include.mmzone import MIGRATE_NAMES, Zone
 from memhp.linux.include.page_flags import PG_RESERVED
-from memhp.linux.kernel import resource
 from memhp.linux.mm import page_alloc
 from tests.stories.twin import BLOCK_FILES, Twin
 
@@ -217,7 +217,7 @@ def test_memblock_and_iomem_read_back_are_what_they_show(name: str, capture: str
     def shape(regions: object) -> list[tuple[int, int, str, object]]:
         return [(r.start, r.end, r.name, shape(r.children)) for r in regions]  # type: ignore[attr-defined]
 
-    def tree(parent: resource.Resource) -> list[tuple[int, int, str, object]]:
+    def tree(parent: Resource) -> list[tuple[int, int, str, object]]:
         return [(r.start, r.end, r.name, tree(r)) for r in parent.child]
 
     assert tree(k.iomem_resource) == shape(iomem.read_iomem(twin).regions)

@@ -20,6 +20,7 @@ from memhp.linux import boot, tree
 from memhp.linux.arch.arm64.mm import mmu
 from memhp.linux.drivers.base import memory
 from memhp.linux.include import mmzone
+from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.mm_types import COLUMNS
 from memhp.linux.include.mmzone import Definition
 from memhp.linux.include.page_flags import SetPageReserved
@@ -144,8 +145,7 @@ class Search:
 def _machine(definition: str | Definition) -> Kernel:
     """A small arm64 machine, with the resource that add_memory() would have registered first."""
     k = boot.boot(tree.V4_9_RFC, "arm64", platform("arm64", mem=GIB // 2), pfn_valid=definition)
-    res = resource.Resource(
-        START, START + SIZE - 1, "System RAM", resource.IORESOURCE_SYSTEM_RAM | resource.IORESOURCE_BUSY)
+    res = Resource(START, START + SIZE - 1, "System RAM", IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY)
     resource.request_resource(k, k.iomem_rw(), res)
     boot.new_task(k)
     return k

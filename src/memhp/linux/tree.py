@@ -100,6 +100,8 @@ class Tree:
         "v4.13", "", "movable_node and bottom-up allocation no longer need a CONFIG_ symbol")
     memblock_prints_padded: bool = since(
         "v4.18", "", "memblock prints every address with 16 digits")
+    memblock_flags_are_int: bool = since(
+        "v4.19", "", "flags of a memblock region take 4 bytes, so that a region takes 24 with its node, not 32")
     memblock_exact_nid: bool = since(
         "v5.5", "", "memblock_alloc*() replaced memblock_virt_alloc*(); an allocation may insist on its node")
     memblock_node_needs_numa: bool = since(

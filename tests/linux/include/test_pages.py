@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -46,14 +47,16 @@ class Pair:
             for which, name in enumerate(FIELDS):
                 expected = bytes(getattr(slow.pages[first + i], name) for i in range(k.PAGES_PER_SECTION))
                 assert expected == columns.values(which, 0, k.PAGES_PER_SECTION), (nr, name)
-        blocks = range(SECTIONS[0] * k.PAGES_PER_SECTION, (SECTIONS[-1] + 1) * k.PAGES_PER_SECTION, k.pageblock_nr_pages)
+        spanned = range(SECTIONS[0] * k.PAGES_PER_SECTION, (SECTIONS[-1] + 1) * k.PAGES_PER_SECTION, k.pageblock_nr_pages)
+        blocks = [pfn for pfn in spanned if pfn >> k.PFN_SECTION_SHIFT in SECTIONS]
         assert [slow.types.get(pfn >> k.pageblock_order, 0) for pfn in blocks] == [
             page_alloc.get_pageblock_migratetype(k, pfn) for pfn in blocks]
 
 
 def pair(bits: int, pageblock_order: int, holes: bool, definition: mmzone.Definition, spans: tuple[int, int]) -> Pair:
     tree = SUBSECTIONS if definition is mmzone.G1 else V4_9
-    k = tiny.tiny_kernel(section_bits=bits, pageblock_order=pageblock_order, holes=holes, definition=definition, tree=tree, nodes=2)
+    k = tiny.tiny_kernel(
+        section_bits=bits, pageblock_order=pageblock_order, holes=holes, definition=definition, tree=tree, nodes=2)
     for nr in SECTIONS:
         sparse.sparse_add_one_section(k, 0, nr << k.PFN_SECTION_SHIFT)
     slow = Slow(k.PAGES_PER_SECTION, pageblock_order, k.MAX_ORDER, holes, lambda pfn: True, k.ZONE_MOVABLE)
@@ -82,7 +85,8 @@ writes = st.one_of(
     st.tuples(st.just("set_page_links"), ranges, ZONES, NIDS),
     st.tuples(st.just("init_page_count"), ranges),
     st.tuples(st.just("set_page_count"), ranges, st.integers(0, 3)),
-    st.tuples(st.just("set_page_kind"), ranges, st.integers(0, 7), st.sampled_from((0, page_flags.PG_LRU, page_flags.PG_HWPOISON))),
+    st.tuples(st.just("set_page_kind"), ranges, st.integers(0, 7),
+              st.sampled_from((0, page_flags.PG_LRU, page_flags.PG_HWPOISON))),
     st.tuples(st.just("init_pages"), ranges, ZONES, NIDS),
     st.tuples(st.just("memmap_init_zone"), ranges, ZONES, NIDS, st.booleans()),
     st.tuples(st.just("set_pageblock_migratetype"), ranges, st.integers(0, 3)),
@@ -174,7 +178,7 @@ def ask(pair: Pair) -> None:
     low, high = LOW * size + 3, HIGH * size - 5
     runs = mmzone.pfn_valid_runs(k, low, high)
     assert [slow.valid(pfn) for pfn in range(low, high)] == [ok for start, end, ok in runs for _ in range(start, end)]
-    assert all(a[2] != b[2] for a, b in zip(runs, runs[1:], strict=False))
+    assert all(a[2] != b[2] for a, b in itertools.pairwise(runs))
     for nr in SECTIONS:
         start = nr * size
         assert slow.correctly_reserved(start, 1) == memory.pages_correctly_reserved(k, start)
@@ -228,6 +232,20 @@ def test_ranges_are_loops_over_pages(first: Pair, steps: list[tuple[int, tuple[A
             ask(each)
         except Fault as err:
             raise AssertionError(f"the oracle touched pfn {err.pfn:#x}") from err
+
+
+@pytest.mark.parametrize(("pfn", "one_zone"), [(128, True), (129, False), (144, True), (145, False), (192, True), (193, False)])
+def test_only_second_pages_are_looked_at(pfn: int, one_zone: bool) -> None:
+    """
+    test_pages_in_a_zone() sees one page of 16: of two sections, pfns 129, 145, … 193, …
+
+        section 2   |. x . . . . . . . . . . . . . .|. x . .   x: looked at
+    """
+    k = tiny.tiny_kernel()
+    tiny.add_sections(k, 2, 2)
+    assert memory_hotplug.test_pages_in_a_zone(k, 128, 256)
+    mm.set_page_links(k, pfn, 1, k.ZONE_MOVABLE, 0)
+    assert one_zone == memory_hotplug.test_pages_in_a_zone(k, 128, 256)
 
 
 columns = st.integers(0, mm_types.COLUMNS - 1)

@@ -6,18 +6,20 @@ Every definition of pfn_valid() in every state a pfn can be in.
     |RAM         |NOMAP|RAM   |hole, hole, hole        |   |hot-added|    .   |device|   .
     |A           |B    |A     |C1           |F device  |   |D1..D4   |   C2   |E |E'  |
 
-The states are made by what makes them in the kernel: boot with sparse_init() and subsection_map_init(), memblock, sparse_add_section().
+The states are made by what makes them in the kernel: boot with sparse_init() and subsection_map_init(), memblock,
+sparse_add_section().
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from errno import EEXIST
 
 import pytest
 
 from memhp import hardware
-from memhp.errors import ConfigError
+from memhp.errors import ConfigError, KernelError
 from memhp.hardware import MemoryRange
 from memhp.linux import boot, kconfig
 from memhp.linux.arch.arm64.mm import init as arm64_init
@@ -146,6 +148,27 @@ def test_a_taint_decides_by_pagemap() -> None:
     untainted = booted()
     sparse.sparse_add_section(untainted, 0, SECTION + 300 * SUBSECTION, 4 * SUBSECTION)
     assert pfn_to_online_page(untainted, SECTION + 301 * SUBSECTION) is not None
+
+
+def test_a_hole_in_an_early_section_has_its_memmap_already() -> None:
+    """A device in a hole of a boot section takes no memory for struct pages; one in a section of its own does."""
+    k = booted()
+    free = sum(zone.nr_free_pages for zone in k.nodes[0].node_zones)
+    device_in_hole(k)
+    assert free == sum(zone.nr_free_pages for zone in k.nodes[0].node_zones)
+    device(k)
+    assert free > sum(zone.nr_free_pages for zone in k.nodes[0].node_zones)
+
+
+def test_a_sub_section_is_added_once() -> None:
+    """A second addition that overlaps the first is EEXIST; beside it there is room."""
+    k = booted()
+    device(k)
+    with pytest.raises(KernelError) as caught:
+        memory_hotplug.add_device_pages(k, 0, DEVICE + 3 * SUBSECTION, 2 * SUBSECTION)
+    assert EEXIST == caught.value.errno
+    memory_hotplug.add_device_pages(k, 0, DEVICE + 4 * SUBSECTION, SUBSECTION)
+    assert 0b11111 == k.mem_section[4].subsection_map
 
 
 def test_pfn_to_online_page_asks_the_private_pfn_valid() -> None:

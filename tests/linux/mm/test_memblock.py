@@ -732,7 +732,7 @@ def test_debugfs_text() -> None:
 
 
 def test_dump_all(k: Kernel) -> None:
-    """memblock=debug prints both arrays, in the log's own columns; an array never used shows a dummy of node 0, as it was born."""
+    """memblock=debug prints both arrays, in the log's own columns; an array never used shows a dummy of node 0."""
     memblock.memblock_add_node(k, 0x1000, 0x9E000, 0)
     memblock.memblock_dump_all(k)
     assert k.log.lines == []

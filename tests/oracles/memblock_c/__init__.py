@@ -33,9 +33,10 @@ RELEASES = ("6.1", "6.12")
 HERE = Path(__file__).parent
 DRIVER = HERE / "driver.c"
 WANTED = re.compile(
-    r"[^/]+/(mm/memblock\.c|include/linux/(memblock|gfp_types)\.h|tools/testing/memblock/.*|tools/(include|arch/x86/include)/.*)")
+    r"[^/]+/(mm/memblock\.c|include/linux/(memblock|gfp_types)\.h|tools/testing/memblock/.*|tools/(include|arch/x86/include)/.*"
+    r"|tools/lib/(cmdline|ctype)\.c)")
 NODES_SHIFT = 6
-"""As memhp.linux.include.numa has it."""
+"""As memhp.linux.include.numa has it, there and here without NUMA, too: MAX_NUMNODES is a word, not a number."""
 
 _LIST = re.sub(r"/\*.*?\*/", "", re.findall(r"enum verb \{(.*?)NR_VERBS", DRIVER.read_text(), re.S)[0], flags=re.S)
 VERBS = {name: number for number, name in enumerate(re.findall(r"[A-Z_]+", _LIST))}
@@ -71,16 +72,20 @@ def _unpack(release: str) -> Path:
     """Return the folder with the few files that are needed."""
     source = tarball(release)
     stat = source.stat()
-    folder = cache() / f"{release}-{stat.st_size}-{int(stat.st_mtime)}"
+    key = hashlib.sha256(f"{WANTED.pattern} {stat.st_size} {stat.st_mtime}".encode()).hexdigest()[:8]
+    folder = cache() / f"{release}-{key}"
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         with tarfile.open(source) as archive:
             for member in archive:
-                if member.isfile() and WANTED.fullmatch(member.name):
-                    member.name = member.name.partition("/")[2]
-                    archive.extract(member, scratch, filter="data")
+                if member.isfile() and WANTED.fullmatch(member.name) and ".." not in member.name:
+                    content = archive.extractfile(member)
+                    assert content is not None
+                    target = Path(scratch, member.name.partition("/")[2])
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(content.read())
         # What the Makefile of tools/testing/memblock does with links.
         tests = Path(scratch) / "tools/testing/memblock"
         (tests / "memblock.c").symlink_to("../../../mm/memblock.c")
@@ -108,16 +113,17 @@ def build(release: str, *, numa: bool = True) -> Path:
         raise Unavailable(reason)
     folder = _unpack(release)
     flags = [
-        "-std=gnu11", "-O2", "-fPIC", "-shared", "-w",
+        "-std=gnu11", "-Wl,-z,defs", "-O2", "-fPIC", "-shared", "-w",
         "-DCONFIG_PHYS_ADDR_T_64BIT", "-DCONFIG_DEBUG_FS", "-DCONFIG_ARCH_KEEP_MEMBLOCK",
-        *(("-DCONFIG_NUMA", f"-DCONFIG_NODES_SHIFT={NODES_SHIFT}") if numa else ()),
+        f"-DCONFIG_NODES_SHIFT={NODES_SHIFT}", *(["-DCONFIG_NUMA"] if numa else []),
     ]
     key = hashlib.sha256(DRIVER.read_bytes() + " ".join(flags).encode()).hexdigest()[:16]
     target = folder / f"memblock-{'numa' if numa else 'flat'}-{key}.so"
     if target.exists():
         return target
     scratch = target.with_suffix(f".{os.getpid()}")
-    command = ["gcc", *flags, "-I.", "-I../../include", "-o", str(scratch), str(DRIVER.resolve()), "mmzone.c"]
+    library = [f"../../lib/{path.name}" for path in sorted((folder / "tools/lib").glob("*.c"))]
+    command = ["gcc", *flags, "-I.", "-I../../include", "-o", str(scratch), str(DRIVER.resolve()), "mmzone.c", *library]
     done = subprocess.run(command, cwd=folder / "tools/testing/memblock", capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"linux-source-{release} does not compile here:\n{done.stderr}")
@@ -233,20 +239,3 @@ class Clock:
         if seconds < 0:
             raise RuntimeError("the C memblock died")
         return seconds
-
-
-def main() -> int:
-    """Build everything; return 1 if something cannot be built."""
-    bad = 0
-    for release in RELEASES:
-        try:
-            for numa in (True, False):
-                print(f"memblock of {release}{'' if numa else ' without NUMA'}: {build(release, numa=numa)}")
-        except Unavailable as err:
-            bad = 1
-            print(f"memblock of {release}: {err}", file=sys.stderr)
-    return bad
-
-
-if __name__ == "__main__":
-    sys.exit(main())

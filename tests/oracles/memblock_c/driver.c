@@ -171,7 +171,10 @@ static unsigned int boots;		/* places that speak once speak again after a RESET 
 })
 #define dump_stack() say("Call Trace:")
 
-/* Where an array of regions lies: memblock thinks in physical addresses, the compiler needs memory. */
+/*
+ * Where an array of regions lies: memblock thinks in physical addresses, the compiler needs memory. Each array gets memory of its
+ * own. (If somebody frees the place of an array, the next one can come to lie there; in a kernel that destroys the first.)
+ */
 
 struct host { uint64_t phys; char *mem; };
 static struct host hosts[64];
@@ -180,11 +183,6 @@ static int nr_hosts;
 
 static void *host_va(uint64_t phys)
 {
-	int i;
-
-	for (i = 0; i < nr_hosts; i++)
-		if (hosts[i].phys == phys)
-			return hosts[i].mem;
 	if (nr_hosts == 64)
 		die(2, "oracle: too many arrays");
 	hosts[nr_hosts].phys = phys;

@@ -27,6 +27,7 @@ class IoOps:
 
     Attributes:
         phys_to_virt: (k, phys) -> linear address; whether it is mapped is not asked.
+        virt_to_phys: (k, linear address) -> phys.
         virt_addr_valid, kern_addr_valid: (k, address) -> bool.
         ioremap, ioremap_cache, ioremap_wt, ioremap_wc: (k, phys, size) -> Mapping or None.
         acpi_os_ioremap: (k, phys, size) -> Mapping or None, for ACPI's tables and regions.
@@ -39,6 +40,7 @@ class IoOps:
     """
 
     phys_to_virt: Callable[[Kernel, int], int]
+    virt_to_phys: Callable[[Kernel, int], int]
     virt_addr_valid: Callable[[Kernel, int], bool]
     kern_addr_valid: Callable[[Kernel, int], bool]
     ioremap: Callable[[Kernel, int, int], Mapping | None]

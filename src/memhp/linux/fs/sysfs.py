@@ -67,6 +67,17 @@ def _enoent(path: str) -> KernelError:
     return KernelError(ENOENT, "no such file", where="", path=path)
 
 
+def _absent(k: Kernel, parts: tuple[str, ...], path: str) -> KernelError:
+    """Say ENOTDIR of a path that goes on behind a file, else ENOENT. Source: fs/namei.c link_path_walk()"""
+    if any(_is_file(k, parts[:i]) for i in range(1, len(parts))):
+        return KernelError(ENOTDIR, "a part of the path is a file", where="", path=path)
+    return _enoent(path)
+
+
+def _is_file(k: Kernel, parts: tuple[str, ...]) -> bool:
+    return _file(k, parts) is not None or (len(parts) == 2 and parts[0] == "proc" and parts[1] in _PROC_BINARY)
+
+
 def _memory_root(k: Kernel) -> dict[str, tuple[Show | None, Store | None]]:
     """The bus attributes of memory. Source: drivers/base/memory.c memory_root_attrs[]"""
     files: dict[str, tuple[Show | None, Store | None]] = {
@@ -253,7 +264,7 @@ def read(k: Kernel, path: str, offset: int = 0, size: int = -1) -> bytes:
     if found is None:
         if _directory(k, parts) is not None:
             raise KernelError(EISDIR, "it is a directory", where="", path=path)
-        raise _enoent(path)
+        raise _absent(k, parts, path)
     if found[0] is None:
         raise KernelError(EACCES, "the file can only be written", where="", path=path)
     text = found[0](k).encode()
@@ -276,11 +287,13 @@ def write(k: Kernel, path: str, text: str) -> None:
             raise KernelError(EIO, "the file can only be read", where="", path=path)
         if _directory(k, parts) is not None:
             raise KernelError(EISDIR, "it is a directory", where="", path=path)
-        raise _enoent(path)
+        raise _absent(k, parts, path)
     if found[1] is None:
         if parts[0] == "proc":
             raise KernelError(EIO, "the file can only be read", where="", path=path)
         raise KernelError(EACCES, "the file can only be read", where="", path=path)
+    if not text:
+        return  # sysfs_kf_write() does not call store() for nothing.
     try:
         found[1](k, text)
     except KernelError as err:
@@ -298,8 +311,7 @@ def listdir(k: Kernel, path: str) -> list[str]:
     parts = _parts(path)
     names = _directory(k, parts)
     if names is None:
-        is_file = _file(k, parts) is not None or (len(parts) == 2 and parts[0] == "proc" and parts[1] in _PROC_BINARY)
-        if is_file:
+        if _is_file(k, parts):
             raise KernelError(ENOTDIR, "it is a file", where="", path=path)
-        raise _enoent(path)
+        raise _absent(k, parts, path)
     return names

@@ -33,7 +33,8 @@ FLAG_SHOWN = {**FLAG_NAMES, MEMBLOCK_DRIVER_MANAGED: "DRV_MNG", MEMBLOCK_RSRV_NO
 
 INIT_MEMBLOCK_REGIONS = 128
 
-MEMBLOCK_ALLOC_ANYWHERE = (1 << 64) - 1
+ULLONG_MAX = (1 << 64) - 1
+MEMBLOCK_ALLOC_ANYWHERE = ULLONG_MAX
 MEMBLOCK_ALLOC_ACCESSIBLE = 0
 """As an upper end: memblock's current limit."""
 MEMBLOCK_ALLOC_NOLEAKTRACE = 1
@@ -79,8 +80,8 @@ def memblock_is_reserved_noinit(m: MemblockRegion) -> bool:
 
 
 def memblock_region_memory_base_pfn(k: Kernel, reg: MemblockRegion) -> int:
-    """Return the first pfn that lies wholly inside."""
-    return (reg.base + k.PAGE_SIZE - 1) >> k.PAGE_SHIFT
+    """Return the first pfn that lies wholly inside; in the last page of all, rounding up wraps to 0."""
+    return (reg.base + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
 
 
 def memblock_region_memory_end_pfn(k: Kernel, reg: MemblockRegion) -> int:
@@ -94,8 +95,8 @@ def memblock_region_reserved_base_pfn(k: Kernel, reg: MemblockRegion) -> int:
 
 
 def memblock_region_reserved_end_pfn(k: Kernel, reg: MemblockRegion) -> int:
-    """Return one past the last pfn of which any byte is inside."""
-    return (reg.base + reg.size + k.PAGE_SIZE - 1) >> k.PAGE_SHIFT
+    """Return one past the last pfn of which any byte is inside; in the last page of all, rounding up wraps to 0."""
+    return (reg.base + reg.size + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
 
 
 class MemblockType:

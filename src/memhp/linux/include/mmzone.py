@@ -201,7 +201,8 @@ class Zone:
     """
 
     __slots__ = (
-        "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages", "name", "nid", "nr_free_pages",
+        "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages", "name", "nid",
+        "nr_free_pages",
         "nr_isolate_pageblock", "pcp_batch", "pcp_high", "present_pages", "spanned_pages", "stat_threshold", "watermark",
         "zone_start_pfn",
     )

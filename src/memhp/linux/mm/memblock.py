@@ -32,10 +32,10 @@ Source: mm/memblock.c, include/linux/memblock.h.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EBUSY, EINVAL, ENOMEM
 from operator import attrgetter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from memhp.errors import KernelBugError, KernelError, ModelDefectError
 from memhp.linux import bug
@@ -49,6 +49,7 @@ from memhp.linux.include.memblock import (
     MEMBLOCK_NOMAP,
     MEMBLOCK_NONE,
     MEMBLOCK_RSRV_NOINIT,
+    ULLONG_MAX,
     MemblockRegion,
     MemblockType,
     memblock_is_driver_managed,
@@ -62,7 +63,6 @@ from memhp.linux.include.numa import MAX_NUMNODES, NUMA_NO_NODE
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
-ULLONG_MAX = (1 << 64) - 1
 ARCH_LOW_ADDRESS_LIMIT = 0xFFFFFFFF
 RESERVE_MEM_MAX_ENTRIES = 8
 RESERVE_MEM_NAME_SIZE = 16
@@ -112,6 +112,20 @@ def _debug(k: Kernel) -> bool:
 def _page_align(k: Kernel, size: int) -> int:
     """PAGE_ALIGN(). Source: none; include/linux/mm.h"""
     return (size + k.PAGE_SIZE - 1) & ~(k.PAGE_SIZE - 1)
+
+
+def _sizeof_region(k: Kernel) -> int:
+    """sizeof(struct memblock_region): flags were a long once. Source: none; include/linux/memblock.h"""
+    return 24 if k.tree.memblock_flags_are_int or not _have_node_map(k) else 32
+
+
+def _ignoring_enomem(call: Callable[..., None], *arguments: Any) -> None:
+    """Call what may be -ENOMEM, where C does not look at what it returns. Source: none"""
+    try:
+        call(*arguments)
+    except KernelError as err:
+        if err.errno != ENOMEM:
+            raise
 
 
 def _editable(k: Kernel, type: MemblockType) -> MemblockType:
@@ -257,7 +271,7 @@ def memblock_find_in_range(k: Kernel, start: int, end: int, size: int, align: in
 def memblock_remove_region(k: Kernel, type: MemblockType, r: int) -> None:
     """Source: mm/memblock.c memblock_remove_region() [all]"""
     if type.regions:
-        type.total_size -= type.regions[r].size
+        type.total_size = type.total_size - type.regions[r].size & ULLONG_MAX
         del type.regions[r]
     if not type.regions:
         bug.WARN_ON(k.log, type.total_size != 0)
@@ -281,7 +295,7 @@ def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, ne
             _panic(k, f"memblock: cannot resize {type.name} array")
         return False
 
-    old_size = type.max * (32 if _have_node_map(k) else 24)
+    old_size = type.max * _sizeof_region(k)
     new_size = old_size << 1
     old_alloc_size = _page_align(k, old_size)
     new_alloc_size = _page_align(k, new_size)
@@ -292,7 +306,7 @@ def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, ne
         if type.name != "reserved":
             new_area_start = new_area_size = 0
         limit = k.memblock.current_limit
-        addr = memblock_find_in_range(k, new_area_start + new_area_size, limit, new_alloc_size, k.PAGE_SIZE)
+        addr = memblock_find_in_range(k, new_area_start + new_area_size & ULLONG_MAX, limit, new_alloc_size, k.PAGE_SIZE)
         if not addr and new_area_size:
             addr = memblock_find_in_range(k, 0, min(new_area_start, limit), new_alloc_size, k.PAGE_SIZE)
         if not addr:
@@ -308,7 +322,7 @@ def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, ne
     type.array = addr
     type.max <<= 1
     if not old_in_slab and old_array:
-        memblock_free(k, old_array, old_alloc_size)
+        _ignoring_enomem(memblock_free, k, old_array, old_alloc_size)
     if not use_slab:
         try:
             memblock_reserve(k, addr, new_alloc_size)
@@ -354,7 +368,7 @@ def memblock_insert_region(k: Kernel, type: MemblockType, idx: int, base: int, s
     if len(regions) >= type.max:
         bug.BUG_ON(k.log, True, "the array is full")
     regions[idx:idx] = (MemblockRegion(base, size, flags, nid),)      # moves memory; list.insert() copies item by item
-    type.total_size += size
+    type.total_size = type.total_size + size & ULLONG_MAX
 
 
 def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid: int, flags: int) -> None:
@@ -449,7 +463,7 @@ def memblock_validate_numa_coverage(k: Kernel, threshold_bytes: int) -> bool:
     Source: mm/memblock.c memblock_validate_numa_coverage() [v6.12]
     """
     nr_pages = sum(end - start for start, end, nid in for_each_mem_pfn_range(k) if not _numa_valid_node(nid))
-    lost = nr_pages << k.PAGE_SHIFT
+    lost = nr_pages << k.PAGE_SHIFT & ULLONG_MAX
     if lost > threshold_bytes:
         bug.printk(k.log, f"NUMA: no nodes coverage for {lost >> 20}MB of {memblock_phys_mem_size(k) >> 20}MB RAM")
         return False
@@ -485,7 +499,7 @@ def memblock_isolate_range(k: Kernel, type: MemblockType, base: int, size: int) 
         if rbase < base:
             rgn.base = base
             rgn.size -= base - rbase
-            type.total_size -= base - rbase
+            type.total_size = type.total_size - (base - rbase) & ULLONG_MAX
             memblock_insert_region(k, type, start_rgn, rbase, base - rbase, rgn.nid, rgn.flags)
             start_rgn += 1
 
@@ -497,7 +511,7 @@ def memblock_isolate_range(k: Kernel, type: MemblockType, base: int, size: int) 
     if rbase + rgn.size > end:
         rgn.base = end
         rgn.size -= end - rbase
-        type.total_size -= end - rbase
+        type.total_size = type.total_size - (end - rbase) & ULLONG_MAX
         memblock_insert_region(k, type, end_rgn - 1, rbase, end - rbase, rgn.nid, rgn.flags)
     return start_rgn, end_rgn
 
@@ -524,14 +538,17 @@ def memblock_remove(k: Kernel, base: int, size: int) -> None:
 
 def memblock_free(k: Kernel, base: int, size: int) -> None:
     """
-    Give back what was reserved. Today `base` is a pointer, and NULL is nothing.
+    Give back what was reserved. Today `base` is a pointer, NULL is nothing, and nobody learns of an error.
+
+    Raises:
+        KernelError: ENOMEM, from `memblock_isolate_range()`, where an address is taken.
 
     Source: mm/memblock.c memblock_free() [all]
     """
     if not k.tree.memblock_free_takes_pointer:
         memblock_remove_range(k, k.memblock.reserved, base, size)
     elif base:
-        memblock_phys_free(k, base, size)
+        _ignoring_enomem(memblock_phys_free, k, base, size)
 
 
 def memblock_phys_free(k: Kernel, base: int, size: int) -> None:
@@ -777,7 +794,7 @@ def for_each_mem_pfn_range(k: Kernel, nid: int = MAX_NUMNODES) -> Iterator[tuple
         nid = MAX_NUMNODES
     shift, up = k.PAGE_SHIFT, k.PAGE_SIZE - 1
     for r in k.memblock.memory.regions:
-        start_pfn, end_pfn = (r.base + up) >> shift, (r.base + r.size) >> shift
+        start_pfn, end_pfn = (r.base + up & ULLONG_MAX) >> shift, (r.base + r.size) >> shift
         if start_pfn < end_pfn and nid in (MAX_NUMNODES, r.nid):
             yield start_pfn, end_pfn, r.nid
 
@@ -1137,15 +1154,6 @@ def __find_max_addr(k: Kernel, limit: int) -> int:
     return ULLONG_MAX
 
 
-def _remove_range_or_not(k: Kernel, type: MemblockType, base: int, size: int) -> None:
-    """Call memblock_remove_range() and, as its callers here do, do not look at what it returns. Source: none"""
-    try:
-        memblock_remove_range(k, type, base, size)
-    except KernelError as err:
-        if err.errno != ENOMEM:
-            raise
-
-
 def memblock_enforce_memory_limit(k: Kernel, limit: int) -> None:
     """Forget all memory but the lowest `limit` bytes. Source: mm/memblock.c memblock_enforce_memory_limit() [all]"""
     if not limit:
@@ -1153,8 +1161,8 @@ def memblock_enforce_memory_limit(k: Kernel, limit: int) -> None:
     max_addr = __find_max_addr(k, limit)
     if max_addr == ULLONG_MAX:
         return
-    _remove_range_or_not(k, k.memblock.memory, max_addr, ULLONG_MAX)
-    _remove_range_or_not(k, k.memblock.reserved, max_addr, ULLONG_MAX)
+    _ignoring_enomem(memblock_remove_range, k, k.memblock.memory, max_addr, ULLONG_MAX)
+    _ignoring_enomem(memblock_remove_range, k, k.memblock.reserved, max_addr, ULLONG_MAX)
 
 
 def memblock_cap_memory_range(k: Kernel, base: int, size: int) -> None:
@@ -1185,8 +1193,8 @@ def memblock_cap_memory_range(k: Kernel, base: int, size: int) -> None:
         if not (type.regions and memblock_is_nomap(type.regions[i])):
             memblock_remove_region(k, type, i)
     type.minimal = False
-    _remove_range_or_not(k, k.memblock.reserved, 0, base)
-    _remove_range_or_not(k, k.memblock.reserved, base + size & ULLONG_MAX, ULLONG_MAX)
+    _ignoring_enomem(memblock_remove_range, k, k.memblock.reserved, 0, base)
+    _ignoring_enomem(memblock_remove_range, k, k.memblock.reserved, base + size & ULLONG_MAX, ULLONG_MAX)
 
 
 def memblock_mem_limit_remove_map(k: Kernel, limit: int) -> None:
@@ -1214,7 +1222,7 @@ def memblock_mem_limit_remove_map(k: Kernel, limit: int) -> None:
         if not memblock_is_nomap(type.regions[i]):
             memblock_remove_region(k, type, i)
     type.minimal = False
-    _remove_range_or_not(k, k.memblock.reserved, max_addr, ULLONG_MAX)
+    _ignoring_enomem(memblock_remove_range, k, k.memblock.reserved, max_addr, ULLONG_MAX)
 
 
 def memblock_search(k: Kernel, type: MemblockType, addr: int) -> int:

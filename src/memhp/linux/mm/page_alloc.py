@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from memhp.linux import sched
+from memhp.linux import bug, sched
 from memhp.linux.bug import BUG_ON, printk
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import Gfp
@@ -71,20 +71,40 @@ _LOWMEM_RESERVE_RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32, "Movable": 32, 
 # Pageblocks
 
 
+def _no_usemap(k: Kernel, pfn: int) -> NoReturn:
+    """The usemap of an absent section is a NULL pointer. Source: mm/page_alloc.c get_pageblock_bitmap()"""
+    arm64 = "Unable to handle kernel NULL pointer dereference at virtual address 00000000"
+    text = arm64 if k.arch.name == "arm64" else "BUG: unable to handle kernel NULL pointer dereference"
+    bug.oops(k.log, text, f"the migratetype of pfn {pfn:#x} was wanted, but its section has no usemap")
+
+
 def get_pageblock_migratetype(k: Kernel, pfn: int) -> int:
-    """Return the migratetype of the pageblock a pfn lies in; UNMOVABLE where there is no usemap."""
+    """
+    Return the migratetype of the pageblock a pfn lies in.
+
+    Raises:
+        KernelBugError: its section is absent.
+    """
     section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
     usemap = None if section is None else section.pageblock_flags
     if usemap is None:
-        return MIGRATE_UNMOVABLE
+        _no_usemap(k, pfn)
     if isinstance(usemap, int):
         return usemap
     return usemap[(pfn & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order]
 
 
 def set_pfnblock_flags_mask(k: Kernel, pfn: int, nr_pages: int, migratetype: int) -> None:
-    """Write the migratetype of every pageblock that begins in [pfn, pfn + nr_pages), within one section."""
-    section = k.section_rw(pfn >> k.PFN_SECTION_SHIFT)
+    """
+    Write the migratetype of every pageblock that begins in [pfn, pfn + nr_pages), within one section.
+
+    Raises:
+        KernelBugError: the section is absent.
+    """
+    nr = pfn >> k.PFN_SECTION_SHIFT
+    if nr not in k.mem_section or k.mem_section[nr].pageblock_flags is None:
+        _no_usemap(k, pfn)
+    section = k.section_rw(nr)
     if nr_pages == k.PAGES_PER_SECTION:
         section.pageblock_flags = migratetype
         return
@@ -902,14 +922,15 @@ def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
     """Source: mm/page_alloc.c setup_per_zone_lowmem_reserve()"""
     for nid in k.node_states[mmzone.N_ONLINE]:
         zones = k.nodes[nid].node_zones
-        for i, zone in enumerate(zones):
+        managed = [zone.managed_pages for zone in zones]
+        for i in range(len(zones) - 1):
             above = 0
-            ratio = _LOWMEM_RESERVE_RATIO[zone.name]
-            reserve = [0] * (i + 1)
-            for higher in zones[i + 1 :]:
-                above += higher.managed_pages
-                reserve.append(above // ratio if above else 0)
-            zone.lowmem_reserve = tuple(reserve)
+            ratio = _LOWMEM_RESERVE_RATIO[zones[i].name]
+            reserve = [0] * len(zones)
+            for j in range(i + 1, len(zones)):
+                above += managed[j]
+                reserve[j] = above // ratio
+            zones[i].lowmem_reserve = tuple(reserve)
     calculate_totalreserve_pages(k)
 
 

@@ -32,6 +32,7 @@ ARM64 = ArchOps(
     vmemmap_populate=mmu.vmemmap_populate,
     io=IoOps(
         phys_to_virt=memory.__phys_to_virt,
+        virt_to_phys=memory.__virt_to_phys,
         virt_addr_valid=memory.virt_addr_valid,
         kern_addr_valid=mmu.kern_addr_valid,
         ioremap=ioremap.ioremap,

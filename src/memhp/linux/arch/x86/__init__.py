@@ -33,6 +33,7 @@ X86_64 = ArchOps(
     vmemmap_populate=init_64.vmemmap_populate,
     io=IoOps(
         phys_to_virt=page.__va,
+        virt_to_phys=page.__pa,
         virt_addr_valid=physaddr.__virt_addr_valid,
         kern_addr_valid=init_64.kern_addr_valid,
         ioremap=ioremap.ioremap,

@@ -23,6 +23,7 @@ from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE, STATE_NAMES, MemoryBlock, MemoryNotify
 from memhp.linux.include.memory_hotplug import MMOP_OFFLINE, MMOP_ONLINE_KEEP, MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE
+from memhp.linux.include.notifier import NotifierBlock
 from memhp.linux.include.page_flags import first_not_reserved
 from memhp.linux.kernel import notifier
 from memhp.linux.mm import memory_failure, memory_hotplug
@@ -54,6 +55,16 @@ def get_memory_block_size(k: Kernel) -> int:
     if bug.WARN_ON(k.log, block_sz & (block_sz - 1) or block_sz < smallest):
         return smallest
     return block_sz
+
+
+def register_memory_notifier(k: Kernel, nb: NotifierBlock) -> None:
+    """Let somebody hear of, and veto, changes of memory. Source: drivers/base/memory.c register_memory_notifier()"""
+    k.memory_chain = notifier.blocking_notifier_chain_register(k.memory_chain, nb)
+
+
+def unregister_memory_notifier(k: Kernel, nb: NotifierBlock) -> None:
+    """Source: drivers/base/memory.c unregister_memory_notifier()"""
+    k.memory_chain = notifier.blocking_notifier_chain_unregister(k.memory_chain, nb)
 
 
 def memory_notify(k: Kernel, val: int, v: MemoryNotify) -> int:
@@ -332,14 +343,17 @@ def kstrtoull(buf: str) -> int:
 
     Source: lib/kstrtox.c kstrtoull() with base 0
     """
-    match = re.fullmatch(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)\n?", buf)
+    text = buf.split("\0", 1)[0]
+    match = re.match(r"\+?(0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)", text)
     if match is None:
-        raise KernelError(EINVAL, f"{buf.strip()!r} is not a number")
+        raise KernelError(EINVAL, f"{text.strip()!r} is not a number")
     digits = match[1]
     base = 16 if digits[:2].lower() == "0x" else 8 if digits.startswith("0") else 10
     value = int(digits, base)
     if value >= 1 << 64:
         raise KernelError(ERANGE, f"{digits} needs more than 64 bits")
+    if text[match.end() :] not in ("", "\n"):
+        raise KernelError(EINVAL, f"{text.strip()!r} is not a number")
     return value
 
 

@@ -35,17 +35,12 @@ def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> N
         section = k.mem_section.get(nr)
         if section is None or section.memmap is None or not mmzone.present_section(section):
             continue
-        memmap = section.memmap
-        flags, node = memmap.uniform(FLAGS), memmap.uniform(NODE)
-        if flags is not None and node is not None:
-            found = bool(flags & PAGE_INITIALISED) and node == nid
-        else:
-            found = any(
-                flag & PAGE_INITIALISED and page_nid == nid
-                for flag, page_nid in zip(
-                    memmap.values(FLAGS, 0, memmap.nr_pages), memmap.values(NODE, 0, memmap.nr_pages), strict=True))
+        start = mmzone.section_nr_to_pfn(k, nr)
+        found = get_nid_for_pfn(k, start) == nid
+        if not found and (section.memmap.uniform(FLAGS) is None or section.memmap.uniform(NODE) is None):
+            found = any(get_nid_for_pfn(k, pfn) == nid for pfn in range(start + 1, start + k.PAGES_PER_SECTION))
         if found:
-            mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
+            mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid))) if mem_blk.nodes else (nid,)
             return
 
 

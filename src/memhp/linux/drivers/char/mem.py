@@ -110,5 +110,9 @@ def read_kmem(k: Kernel, p: int, count: int) -> int:
     """
     if not mmzone.pfn_valid(k, p >> k.PAGE_SHIFT):
         raise KernelError(EIO, "pfn_valid() is false for this virtual address", address=p)
-    read_linear(k, p - k.arch.io.phys_to_virt(k, 0) & (1 << 64) - 1, count)
+    phys = k.arch.io.virt_to_phys(k, p)
+    if phys >= k.high_memory:
+        return 0
+    count = min(count, k.high_memory - phys)
+    read_linear(k, phys, count)
     return count

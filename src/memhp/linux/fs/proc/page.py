@@ -112,7 +112,7 @@ def kpageflags_read(k: Kernel, offset: int, size: int) -> bytes:
     Source: fs/proc/page.c kpageflags_read() [v4.9]
     """
     first, end = _span(k, offset, size)
-    end = min(end, 1 << 52)
+    end = min(end, 1 << 61)
     parts = []
     for start, stop, valid in mmzone.pfn_valid_runs(k, first, end) if end > first else []:
         if not valid:
@@ -130,7 +130,7 @@ def kpagecount_read(k: Kernel, offset: int, size: int) -> bytes:
     Source: fs/proc/page.c kpagecount_read() [v4.9]
     """
     first, end = _span(k, offset, size)
-    end = min(end, 1 << 52)
+    end = min(end, 1 << 61)
     out = bytearray()
     for start, stop, valid in mmzone.pfn_valid_runs(k, first, end) if end > first else []:
         if not valid:

@@ -31,6 +31,11 @@ def __phys_to_virt(k: Kernel, phys: int) -> int:
     return (phys - PHYS_OFFSET(k) | PAGE_OFFSET) & _ULONG
 
 
+def __virt_to_phys(k: Kernel, kaddr: int) -> int:
+    """Source: arch/arm64/include/asm/memory.h __virt_to_phys(), for linear addresses"""
+    return (kaddr & ~PAGE_OFFSET & _ULONG) + PHYS_OFFSET(k)
+
+
 def virt_addr_valid(k: Kernel, kaddr: int) -> bool:
     """
     Say whether a linear address has memory behind it. The pfn it comes from is all that is asked.
@@ -39,4 +44,4 @@ def virt_addr_valid(k: Kernel, kaddr: int) -> bool:
     """
     if kaddr < PAGE_OFFSET:
         return False
-    return mmzone.pfn_valid(k, (kaddr & ~PAGE_OFFSET & _ULONG) + PHYS_OFFSET(k) >> k.PAGE_SHIFT)
+    return mmzone.pfn_valid(k, __virt_to_phys(k, kaddr) >> k.PAGE_SHIFT)

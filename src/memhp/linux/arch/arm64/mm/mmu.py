@@ -11,7 +11,7 @@ from errno import EPERM
 from typing import TYPE_CHECKING
 
 from memhp.errors import ConfigError, KernelError
-from memhp.linux.arch.arm64.include.memory import PAGE_OFFSET, PHYS_OFFSET, VA_BITS
+from memhp.linux.arch.arm64.include import memory
 from memhp.linux.bug import printk
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import NORMAL, UNCACHED, WRITECOMBINE, linear_mapped
@@ -137,9 +137,9 @@ def kern_addr_valid(k: Kernel, addr: int) -> bool:
 
     Source: arch/arm64/mm/mmu.c kern_addr_valid() [v4.9]
     """
-    if addr >> VA_BITS != (1 << 64 - VA_BITS) - 1:
+    if addr >> memory.VA_BITS != (1 << 64 - memory.VA_BITS) - 1:
         return False
-    phys = (addr & ~PAGE_OFFSET & (1 << 64) - 1) + PHYS_OFFSET(k)
+    phys = memory.__virt_to_phys(k, addr)
     if not linear_mapped(k, phys):
         return False
     return mmzone.pfn_valid(k, phys >> k.PAGE_SHIFT)

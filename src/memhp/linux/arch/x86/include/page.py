@@ -18,3 +18,8 @@ PAGE_OFFSET = 0xFFFF_8800_0000_0000
 def __va(k: Kernel, phys: int) -> int:
     """Source: arch/x86/include/asm/page.h __va()"""
     return phys + PAGE_OFFSET & (1 << 64) - 1
+
+
+def __pa(k: Kernel, address: int) -> int:
+    """Source: arch/x86/include/asm/page.h __pa(), for linear addresses"""
+    return address - PAGE_OFFSET & (1 << 64) - 1
