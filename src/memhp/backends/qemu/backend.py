@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from memhp import hardware
 from memhp.abi.files import MEMORY, clean
+from memhp.abi.iomem import read_iomem
 from memhp.backends import base
 from memhp.backends.base import MachineURL, Outcome, PluggedDevice, QemuURL
 from memhp.backends.qemu import images, process
@@ -39,6 +40,7 @@ OST = {
 }  # fmt: skip
 """ACPI's _OST status codes: those of an insertion below 0x80, of an ejection from there on."""
 _OST_UNDER_WAY = 0x84
+_FAILED = ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR")
 _TIME = re.compile(r"\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? ?")
 
 
@@ -92,8 +94,8 @@ class Virtual(base.Backend):
                     id=str(data.get("id", "")), kind="dimm", start=data["addr"], size=data["size"], node=data["node"]))
             elif entry["type"] == "virtio-mem":
                 found.append(PluggedDevice(
-                    id=str(data.get("id", "")), kind="virtio-mem", start=data["memaddr"], size=data["max-size"], node=data["node"],
-                    requested=data["requested-size"], plugged=data["size"]))
+                    id=str(data.get("id", "")), kind="virtio-mem", start=data["memaddr"], size=data["max-size"],
+                    node=data["node"], requested=data["requested-size"], plugged=data["size"]))
         return sorted(found, key=lambda device: device.start)
 
     def plug(self, *, id: str, size: int, kind: str = "dimm", node: int = 0, addr: int | None = None) -> Outcome:
@@ -117,6 +119,10 @@ class Virtual(base.Backend):
         status = event["data"]["info"]["status"]
         if status:
             return Outcome("refused", (f"the guest answers by ACPI: {OST.get(status, 'unknown')} ({status})",))
+        # Linux acknowledges a DIMM whose memory it could not add: whether it did, its memory map tells.
+        start = next((device.start for device in self.devices() if device.id == id), -1)
+        if not any(region.start <= start <= region.end for region in read_iomem(self).system_ram()):
+            return Outcome("refused", ("the guest acknowledges the device and takes none of its memory",))
         return Outcome("accepted")
 
     def unplug(self, id: str) -> Outcome:
@@ -127,7 +133,7 @@ class Virtual(base.Backend):
             return Outcome("refused", (str(err),))
         deadline = time.monotonic() + DEVICE_TIMEOUT
         while (left := deadline - time.monotonic()) > 0:
-            event = self.monitor.wait(lambda event: _is_ost(event, id) or _is_deleted(event, id) or _is_failed(event, id), left)
+            event = self.monitor.wait(lambda came: _is_ost(came, id) or _is_deleted(came, id) or _is_failed(came, id), left)
             if event is None:
                 break
             if _is_deleted(event, id):
@@ -275,15 +281,15 @@ class QemuBackend(Virtual):
 
 
 def _is_ost(event: Event, id: str) -> bool:
-    return event["event"] == "ACPI_DEVICE_OST" and event["data"]["info"].get("device") == id
+    return bool(event["event"] == "ACPI_DEVICE_OST" and event["data"]["info"].get("device") == id)
 
 
 def _is_deleted(event: Event, id: str) -> bool:
-    return event["event"] == "DEVICE_DELETED" and event["data"].get("device") == id
+    return bool(event["event"] == "DEVICE_DELETED" and event["data"].get("device") == id)
 
 
 def _is_failed(event: Event, id: str) -> bool:
-    return event["event"] in ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR") and event["data"].get("device") == id
+    return event["event"] in _FAILED and bool(event["data"].get("device") == id)
 
 
 def check_devices(devices: Sequence[Device]) -> None:

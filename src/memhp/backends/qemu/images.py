@@ -159,7 +159,7 @@ def own_kernel(arch: str, image: str, modules: str = "") -> Kernel:
         raise UsageError(f"kernel {image}: {(err.strerror or str(err)).lower()}") from None
     found = image_arch(head)
     if found != arch:
-        what = f"a kernel for {found}" if found else "no kernel that can be booted: Image, Image.gz or vmlinuz (arm64), bzImage (x86_64)"
+        what = f"a kernel for {found}" if found else "no kernel to boot, such as Image or vmlinuz (arm64), bzImage (x86_64)"
         raise UsageError(f"kernel {image}: is {what}; {arch} is wanted")
     files: tuple[Path, ...] = ()
     if modules:
@@ -292,7 +292,8 @@ def _fetch_kernel(arch: str, release: str, page_size: int, say: Progress) -> Ker
         kernel = find(arch, release, page_size)
         assert kernel is not None
         return kernel
-    have = sorted({m[1] for names in seen.values() for n in names if (m := re.match(r"linux-(?:image|binary)-([0-9]+\.[0-9]+)", n))})
+    kernels = re.compile(r"linux-(?:image|binary)-([0-9]+\.[0-9]+)")
+    have = sorted({match[1] for names in seen.values() for name in names if (match := kernels.match(name))}, key=version_key)
     raise UsageError(
         f"no package of a kernel {release} for {arch} with pages of {PAGES[page_size]} in any suite of this machine's mirror; "
         f"there are {', '.join('v' + version for version in have) or 'none'}")
@@ -343,12 +344,13 @@ def version_key(version: str) -> tuple[tuple[int, str], ...]:
 
 def _take_kernel(unpacked: Path, folder: Path, origin: str) -> None:
     """Keep of an unpacked package what a boot needs, and what it is."""
-    images = [*unpacked.glob("boot/vmlinu?-*"), *unpacked.glob("usr/lib/modules/*/vmlinuz"), *unpacked.glob("lib/modules/*/vmlinuz")]
-    trees = [path for top in ("usr/lib/modules", "lib/modules") for path in unpacked.glob(f"{top}/*") if path.is_dir()]
+    tops = ("usr/lib/modules", "lib/modules")
+    trees = [path for top in tops for path in unpacked.glob(f"{top}/*") if path.is_dir()]
+    images = [*unpacked.glob("boot/vmlinu?-*"), *(path for tree in trees for path in tree.glob("vmlinuz"))]
     if not images or not trees:
         raise BackendError(f"{origin} hold no {'image' if not images else 'modules'} where they used to be")
     shutil.copyfile(images[0], folder / "vmlinuz")
-    configs = [*unpacked.glob("boot/config-*"), *unpacked.glob("usr/lib/modules/*/config"), *unpacked.glob("lib/modules/*/config")]
+    configs = [*unpacked.glob("boot/config-*"), *(path for tree in trees for path in tree.glob("config"))]
     if configs:
         shutil.copyfile(configs[0], folder / "config")
     modules = folder / "modules"
@@ -404,7 +406,8 @@ class Apt:
     def _mirror(self) -> str:
         """Return the Debian mirror that this machine has configured."""
         form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)|$(SITE)"
-        done = subprocess.run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], capture_output=True, text=True)
+        question = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+        done = subprocess.run(question, capture_output=True, text=True)
         for line in done.stdout.splitlines():
             origin, label, uri, _ = line.split("|", 3)
             if origin == label == "Debian":
@@ -454,11 +457,12 @@ class Apt:
         """Run apt-get and pass on how far it is."""
         say(what, -1)
         reader, writer = os.pipe()
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err, os.fdopen(reader, errors="replace") as status:
+        status = os.fdopen(reader, errors="replace")
+        with status, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             try:
                 process = subprocess.Popen(
-                    [command[0], f"-oAPT::Status-Fd={writer}", *command[1:]], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                    cwd=cwd, pass_fds=(writer,), env={**os.environ, "LC_ALL": "C.UTF-8"},
+                    [command[0], f"-oAPT::Status-Fd={writer}", *command[1:]], stdin=subprocess.DEVNULL, stdout=out,
+                    stderr=err, cwd=cwd, pass_fds=(writer,), env={**os.environ, "LC_ALL": "C.UTF-8"},
                 )  # fmt: skip
             finally:
                 os.close(writer)

@@ -19,8 +19,8 @@ import subprocess
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from memhp.backends.qemu.images import Kernel, initramfs
@@ -42,8 +42,9 @@ _PR_SET_PDEATHSIG = 1
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>c7-9])")
 _STAMP = re.compile(r"^\[ *[0-9]+\.[0-9]+\](\[ *[A-Z][0-9]+\])? ")
 _TELLING = re.compile(
-    r"Kernel panic|memhp: no virtio|Oops|BUG:|Unable to handle|EFI stub: ERROR|BdsDxe: [Ff]ailed|BdsDxe: No bootable|Initramfs unpacking failed")
-HOPELESS = re.compile(r"Kernel panic|memhp: no virtio port.*|EFI stub: ERROR.*|BdsDxe: No bootable option.*|Shell> |UEFI Interactive Shell")
+    r"Kernel panic|memhp: no virtio|Oops|BUG:|Unable to handle|EFI stub: ERROR|BdsDxe: [Ff]ailed|BdsDxe: No bootable|"
+    r"Initramfs unpacking failed")
+HOPELESS = re.compile(r"Kernel panic|memhp: no virtio port|EFI stub: ERROR|BdsDxe: No bootable option|UEFI Interactive Shell")
 """What a console says when nobody will ever answer."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -78,7 +79,7 @@ class Guest:
     smp: int = 2
     cmdline: str = ""
     nodes: tuple[int, ...] = ()
-    devices: tuple[VirtioMem, ...] = field(default=())
+    devices: tuple[VirtioMem, ...] = ()
     shell: bool = False
     extra: tuple[str, ...] = ()
 
@@ -135,7 +136,7 @@ def command(guest: Guest, initrd: Path, monitor: int, port: int) -> list[str]:
     if arch == "arm64":
         uefi = firmware()
         if uefi is None:
-            raise BackendError(f"no UEFI firmware for arm64 here: apt-get install {FIRMWARE_PACKAGE}, or MEMHP_UEFI=FILE names one")
+            raise BackendError(f"no UEFI firmware for arm64 here: apt-get install {FIRMWARE_PACKAGE}; MEMHP_UEFI=FILE names one")
         words += ["-machine", "virt,gic-version=3,acpi=on", "-bios", uefi]
     else:
         words += ["-machine", "q35"]
