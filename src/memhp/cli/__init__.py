@@ -30,6 +30,7 @@ COMMANDS = {
     "online": "online memory blocks",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
+    "vm": "real kernels in QEMU: what is missing, get a kernel, boot it, its console",
 }
 
 _INTERRUPTED = 130
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             sys.stdout.flush()
             common.warn(_message(err))
+            if isinstance(err, BackendError) and err.output and os.environ.get("MEMHP_DEBUG"):
+                print(err.output, file=sys.stderr)
             return _code(err)
     except BrokenPipeError:
         # Whoever read our output has left; what Python still wants to write at exit goes nowhere.

@@ -57,16 +57,20 @@ def open(url: MachineURL, devices: Sequence[Device] = ()) -> QemuBackend:
         UsageError: a kernel, size or node that does not do.
     """
     assert isinstance(url, QemuURL)
+    return QemuBackend(str(url), describe(url, devices))
+
+
+def describe(url: QemuURL, devices: Sequence[Device] = ()) -> process.Guest:
+    """Return the virtual machine that a URL names. Raises as `open()` does."""
     check_devices(devices)
     if url.kernel:
         kernel = images.own_kernel(url.arch, url.kernel, url.modules)
     else:
         kernel = images.need(url.arch, url.release, url.page)
-    guest = process.Guest(
+    return process.Guest(
         kernel=kernel, mem=url.ram, smp=url.smp, cmdline=url.cmdline, nodes=url.nodes,
         devices=tuple(process.VirtioMem(id=device.id, max=device.max, node=device.node) for device in devices),
     )  # fmt: skip
-    return QemuBackend(str(url), guest)
 
 
 class Virtual(base.Backend):

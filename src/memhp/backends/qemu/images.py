@@ -446,7 +446,7 @@ class Apt:
         done = self._run(["apt-get", *self._options, "-q", "download", name], f"downloading {name}", say, cwd=archives)
         files = sorted(archives.glob(f"{name}_*.deb"), key=lambda path: path.stat().st_mtime)
         if done.returncode or not files:
-            raise BackendError(f"apt cannot download {name}: {_complaint(done)}; what came so far is kept, and goes on from there")
+            raise BackendError(f"apt cannot download {name}: {_complaint(done)}; what came so far is kept for the next time")
         unpacked = subprocess.run(["dpkg-deb", "-x", str(files[-1]), str(folder)], capture_output=True, text=True)
         if unpacked.returncode:
             raise BackendError(f"{files[-1].name} cannot be unpacked: {_complaint(unpacked)}")
