@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memhp.abi import files as abi
 from memhp.abi.files import MEMORY
@@ -30,6 +30,9 @@ from memhp.errors import KernelBugError, KernelError, KernelHangError, UsageErro
 from memhp.hardware import parse_size
 from memhp.scenario import ONLINE_TYPES, Add, BlockRef, Device, Offline, Online, Plug, Scenario, Step, Write, parse_id
 from memhp.units import format_size
+
+if TYPE_CHECKING:
+    from memhp.abi.capture import Manifest
 
 PROBE = f"{MEMORY}/probe"
 ZONES = {"online": "online", "kernel": "online_kernel", "movable": "online_movable", **{word: word for word in ONLINE_TYPES}}
@@ -313,6 +316,35 @@ class Machine:
                 for region in read_iomem(self.backend).system_ram()
             ],
         }
+
+    def capture(self, directory: str, *, pages: bool = True, progress: Callable[[str], None] | None = None) -> Manifest:
+        """
+        Record this machine: its files into a folder that `capture:DIR` opens.
+
+        Args:
+            directory: A new or empty folder.
+            pages: The flags and counts of each page, too.
+            progress: Called with each path before it is read.
+
+        Raises:
+            UsageError: the folder is not empty.
+            OSError: it cannot be written.
+
+        >>> import tempfile
+        >>> with connect("model:v4.9/x86_64?mem=1G") as machine, tempfile.TemporaryDirectory() as folder:
+        ...     machine.capture(folder).arch
+        'x86_64'
+        """
+        import time
+
+        from memhp.abi.record import write_capture
+
+        about = self.backend.about()
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return write_capture(
+            self.backend, directory, arch=about.arch, origin=about.origin, when=when, log=self.log() or None, extra=about.files,
+            pages=pages, progress=progress,
+        )  # fmt: skip
 
     # Doing
 

@@ -63,6 +63,22 @@ class PluggedDevice:
     plugged: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """
+    What a machine is.
+
+    Attributes:
+        arch: "arm64" or "x86_64"; "" if it does not tell.
+        origin: In words: what answers, and how it was made.
+        files: More files of it that a capture keeps, by path: the kernel's configuration.
+    """
+
+    arch: str = ""
+    origin: str = ""
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
@@ -181,6 +197,10 @@ class Backend(Files, Protocol):
     def devices(self) -> list[PluggedDevice]:
         """Return the devices that hold memory, in the order of their addresses."""
         return []
+
+    def about(self) -> About:
+        """Return what the machine is, beside what its files say."""
+        return About(origin=self.url)
 
     def window(self) -> int:
         """Return the first address of the hot-plug window; 0 if nobody knows."""

@@ -28,6 +28,8 @@ COMMANDS = {
     "add": "hot-add memory by address or size",
     "plug": "plug a DIMM",
     "online": "online memory blocks",
+    "capture": "record a machine: its files into a folder",
+    "compare": "the differences of two machines or recordings, or of one scenario on two machines",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
     "vm": "real kernels in QEMU: what is missing, get a kernel, boot it, its console",

@@ -18,7 +18,7 @@ from memhp import hardware
 from memhp.abi.files import MEMORY, clean
 from memhp.abi.iomem import read_iomem
 from memhp.backends import base
-from memhp.backends.base import MachineURL, Outcome, PluggedDevice, QemuURL
+from memhp.backends.base import About, MachineURL, Outcome, PluggedDevice, QemuURL
 from memhp.backends.qemu import images, process
 from memhp.backends.qemu.guest import BOOT_TIMEOUT, Guest
 from memhp.backends.qemu.qmp import Event, Monitor, RefusedError
@@ -279,6 +279,16 @@ class QemuBackend(Virtual):
             self._log += lines[known + 1 :]
         else:
             self._log = lines
+
+    def about(self) -> About:
+        kernel = self.what.kernel
+        files = {}
+        if kernel.config is not None:
+            with contextlib.suppress(OSError):
+                files[f"/boot/config-{kernel.release}"] = kernel.config.read_bytes()
+        version = self.monitor.execute("query-version")["qemu"]
+        qemu = f"QEMU {version['major']}.{version['minor']} ({process.accelerator().upper()})"
+        return About(arch=self.arch, origin=f"{self.url}: {kernel.origin} in {qemu}", files=files)
 
     def window(self) -> int:
         return hardware.platform(self.arch, mem=self.what.mem).window
