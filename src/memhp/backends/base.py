@@ -11,6 +11,7 @@ URLs::
     model:FILE.toml                            a machine file: booted, and everything done to it since, done again
     capture:DIR                                a recorded machine; it can only be looked at
     qemu:RELEASE/ARCH[?KEY=VALUE&…]            a real kernel, booted in QEMU
+    qemu+unix:QMP.sock?qga=QGA.sock            a VM that somebody else started: its monitor, and its guest agent
 
 Values are percent-encoded; "+" is a plus sign. Keys of `model:` are `mem`, `smp`, `cmdline`, `page`, `nodes`, `capture`, `map`,
 `remedy`, `pfn_valid`; of `qemu:` `mem`, `smp`, `cmdline`, `page`, `nodes`, and `kernel`, `modules` for a kernel of one's own.
@@ -425,15 +426,32 @@ class QemuURL:
         return f"qemu:{quote(self.release)}/{self.arch}{'?' if text else ''}{text}"
 
 
-MachineURL = ModelURL | MachineFileURL | CaptureURL | QemuURL
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnixURL:
+    """
+    `qemu+unix:QMP.sock?qga=QGA.sock`.
+
+    Attributes:
+        monitor: Socket of the VM's QMP monitor.
+        agent: Socket of its guest agent.
+    """
+
+    monitor: str
+    agent: str
+
+    def __str__(self) -> str:
+        return f"qemu+unix:{quote(self.monitor)}?qga={quote(self.agent)}"
+
+
+MachineURL = ModelURL | MachineFileURL | CaptureURL | QemuURL | UnixURL
 
 QEMU_KEYS = ("mem", "smp", "cmdline", "page", "nodes", "kernel", "modules")
 MODEL_KEYS = ("mem", "smp", "cmdline", "page", "nodes", "capture", "map", "remedy", "pfn_valid")
 ARCHES = ("arm64", "x86_64")
 _OTHER_NAMES = {"aarch64": "arm64", "amd64": "x86_64", "x86-64": "x86_64", "x86": "x86_64"}
 _PAGES = {"4K": 4 * KIB, "16K": 16 * KIB, "64K": 64 * KIB}
-_SCHEMES = ("model", "capture", "qemu")
-_SCHEMES_TO_COME = ("qemu+unix", "libvirt", "ssh", "host")
+_SCHEMES = ("model", "capture", "qemu", "qemu+unix")
+_SCHEMES_TO_COME = ("libvirt", "ssh", "host")
 _EXAMPLE = "model:v4.9/x86_64?mem=1G"
 _MAX_URL = 16 * KIB
 _SAFE = re.compile(r"[A-Za-z0-9._~,/:+@-]")
@@ -497,6 +515,13 @@ def parse(url: str) -> MachineURL:
         return CaptureURL(rest)
     if scheme == "qemu":
         return _parse_qemu(url, rest)
+    if scheme == "qemu+unix":
+        what = f"machine URL {url!r}"
+        place, _, keys = rest.partition("?")
+        given = _given(keys, ("qga",), what)
+        if not place or "qga" not in given:
+            raise UsageError(f"{what}: both sockets are needed, such as qemu+unix:{place or 'qmp.sock'}?qga=qga.sock")
+        return UnixURL(monitor=unquote(place, what), agent=given["qga"])
     if rest.endswith(".toml"):
         return MachineFileURL(rest)
     return _parse_model(url, rest)
@@ -697,6 +722,10 @@ def open(url: str, devices: Sequence[Device] = ()) -> Backend:
         from memhp.backends.qemu import backend as qemu
 
         return qemu.open(parsed, devices)
+    if isinstance(parsed, UnixURL):
+        from memhp.backends.qemu import unix
+
+        return unix.open(parsed)
     module = importlib.import_module(f"memhp.backends.{'capture' if isinstance(parsed, CaptureURL) else 'model'}")
     backend: Backend = module.open(parsed)
     return backend

@@ -7,10 +7,10 @@ and field by field, where two such looks part. `run_both()` does a scenario on t
 the other, and compares after each.
 
 Compared: every memory block and its attributes; memblock's memory, with flags where both kernels print them; the System RAM
-lines of /proc/iomem; the start, span and present pages of each zone; the managed pages of zones that got all their memory since boot,
-and how far the others' have moved since; devices; for each step the errno or outcome, and the kernel's messages about hotplug;
-NOPAGE, RESERVED and OFFLINE of each page that was added. Not compared, because the kernel's own allocations decide it: which
-pages are free, slab or page tables, all counters, addresses of the kernel's image, messages about other things.
+lines of /proc/iomem; the start, span and present pages of each zone; the managed pages of zones that got all their memory since
+boot, and how far the others' have moved since; devices; for each step the errno or outcome, and the kernel's messages about
+hotplug; NOPAGE, RESERVED and OFFLINE of each page that was added. Not compared, because the kernel's own allocations decide it:
+which pages are free, slab or page tables, all counters, addresses of the kernel's image, messages about other things.
 """
 
 from __future__ import annotations

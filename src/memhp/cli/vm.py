@@ -7,10 +7,12 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memhp.cli import common
@@ -25,6 +27,7 @@ LAB = (
     ("arm64", "newest", "4K"), ("x86_64", "v6.1", "4K"), ("x86_64", "v6.12", "4K"),
 )  # fmt: skip
 """The kernels that the tests against real kernels boot."""
+_SOCKETS = ("qmp.sock", "qga.sock")
 DETACH = 0x1D
 """The key that leaves the console: Ctrl-]."""
 
@@ -44,19 +47,20 @@ def add_parser(commands: common.Commands) -> None:
     )  # fmt: skip
     fetch = common.add_command(
         verbs, "fetch", "get a kernel into the cache",
-        "Get the newest Debian package of a kernel, and a busybox for its architecture, through this machine's apt:\n"
+        "Get the newest Debian package of a kernel, and a busybox for its architecture, through this machine's apt,\n"
         "without root, other architectures and suites included. What was interrupted goes on where it ended.",
         ["memhp vm fetch arm64 v6.12", "memhp vm fetch arm64 v6.12 --page 16K", "memhp vm fetch x86_64 newest",
          "memhp vm fetch --all"],
     )  # fmt: skip
     fetch.add_argument("arch", metavar="ARCH", nargs="?", help="arm64 or x86_64")
-    fetch.add_argument("release", metavar="RELEASE", nargs="?", help="v5.10, v6.1, v6.12, … or newest")
+    which = "v5.10, v6.1, v6.12, … or newest; agent: the QEMU guest agent"
+    fetch.add_argument("release", metavar="RELEASE", nargs="?", help=which)
     fetch.add_argument("--page", default="4K", metavar="SIZE", help="size of a page: 4K (default), 16K")
     fetch.add_argument("--again", action="store_true", help="look for a newer package though one is there")
     fetch.add_argument("--all", action="store_true", help="every kernel that the tests boot")
     for name, help, description in (
         ("boot", "boot a kernel, and say how it went",
-         "Boot a kernel, print what it is and how long it took, and end it again."),
+         "Boot a kernel, print what it is and how long it took, and end it again; --stay keeps it."),
         ("shell", "boot a kernel, with its console in this terminal",
          "Boot a kernel with a shell on its console, in this terminal. Ctrl-] leaves it and ends the guest."),
     ):
@@ -65,6 +69,9 @@ def add_parser(commands: common.Commands) -> None:
         verb.add_argument("guest", metavar="RELEASE/ARCH[?KEY=VALUE…]", help="as in a qemu: URL")
         verb.add_argument("--kernel", metavar="IMAGE", help="your own kernel")
         verb.add_argument("--modules", metavar="DIR", help="its modules, as `make modules_install` lays them out")
+        if name == "boot":
+            verb.add_argument(
+                "--stay", metavar="DIR", help="keep it until Ctrl-C, with sockets in DIR by which other programs reach it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -170,6 +177,12 @@ def _fetch(args: argparse.Namespace) -> int:
     from memhp.backends.qemu import images
 
     wanted: tuple[tuple[str, str, str], ...]
+    if args.release == "agent":
+        base.check_arch(args.arch, "memhp vm fetch")
+        with _progress(quiet=common.as_json(args)) as progress:
+            images.fetch_agent(args.arch, progress=progress)
+        print(f"guest agent for {args.arch}: {images.agent_folder(args.arch)}")
+        return common.DONE
     if args.all:
         if args.arch:
             raise UsageError("fetch --all gets every kernel of the lab; name none, or leave --all away")
@@ -231,23 +244,61 @@ def _guest_url(args: argparse.Namespace) -> QemuURL:
     return url
 
 
+def _sockets(folder: str) -> Path:
+    """Return the folder for sockets, made if need be; UsageError if a guest is there already."""
+    path = Path(folder).absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    for name in _SOCKETS:
+        if (path / name).exists():
+            raise UsageError(f"{path / name}: is there already: another guest's, or left by one that was killed; remove it")
+    return path
+
+
+def _remove(folder: Path) -> None:
+    for name in _SOCKETS:
+        (folder / name).unlink(missing_ok=True)
+
+
 def _boot(args: argparse.Namespace) -> int:
-    from memhp.backends.qemu import backend
+    import dataclasses
+
+    from memhp.backends import base
+    from memhp.backends.qemu import backend, images
     from memhp.machine import Machine
     from memhp.units import format_size
 
     url = _guest_url(args)
+    what = backend.describe(url)
+    sockets = _sockets(args.stay) if args.stay else None
+    if sockets is not None:
+        images.fetch_agent(url.arch)
+        what = dataclasses.replace(what, sockets=sockets)
     start = time.monotonic()
-    opened = backend.open(url)
-    seconds = time.monotonic() - start
-    with Machine(opened) as machine:
+    with contextlib.ExitStack() as stack:
+        if sockets is not None:
+            stack.callback(_remove, sockets)
+        machine = stack.enter_context(Machine(backend.QemuBackend(str(url), what)))
+        seconds = time.monotonic() - start
         release = machine.read("/proc/sys/kernel/osrelease").strip()
         memory = machine.memory()
         cmdline = machine.read("/proc/cmdline").strip()
-        about = {
+        about: dict[str, object] = {
             "machine": str(url), "release": release, "seconds": round(seconds, 1), "block_size": memory.block_size,
             "blocks": len(memory.blocks), "auto_online": memory.auto_online, "cmdline": cmdline,
         }  # fmt: skip
+        if sockets is not None:
+            there = f"qemu+unix:{base.quote(str(sockets / 'qmp.sock'))}?qga={base.quote(str(sockets / 'qga.sock'))}"
+            about["machine"] = there
+            if common.as_json(args):
+                common.print_json(about)
+            else:
+                print(f"Linux {common.printable(release)}, up after {seconds:.1f} s; Ctrl-C ends it\n\n  -m '{there}'")
+            sys.stdout.flush()
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                while machine.backend.process.alive():         # type: ignore[attr-defined]
+                    time.sleep(0.2)
+            return common.DONE
     if common.as_json(args):
         common.print_json(about)
         return common.DONE

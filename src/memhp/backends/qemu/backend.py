@@ -240,7 +240,7 @@ class QemuBackend(Virtual):
         return self.process.alive() and not (self._booting and process.HOPELESS.search(self.process.console()))
 
     def _fail(self, words: str) -> BackendError:
-        how = "" if self.process.alive() else f"; {self.process.how_it_ended()}"
+        how = f"; {self.process.how_it_ended()}" if "gone" in words and self.process.ended() else ""
         return self.process.error(f"{self.url}: {words}{how}")
 
     # Files

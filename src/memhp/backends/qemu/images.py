@@ -8,6 +8,7 @@ cache folder, and apt checks every signature and hash. A folder of the cache app
 
     CACHE/kernels/v6.12-arm64-4K/     kernel.json, vmlinuz, config, modules/*.ko
     CACHE/busybox/arm64/busybox       static
+    CACHE/agent/arm64/…               the QEMU guest agent and its libraries, for guests that others are to work with
     CACHE/initramfs/HASH.cpio         made by `initramfs()` from busybox, modules and the init script
     CACHE/apt/arm64-sid/              package lists and packages, partial downloads included
 
@@ -375,6 +376,46 @@ def _fetch_busybox(arch: str, say: Progress) -> None:
         shutil.copyfile(found[0], fresh / "busybox")
 
 
+def agent_folder(arch: str) -> Path:
+    """Return where the guest agent of an architecture lies, or would."""
+    return cache_folder() / "agent" / arch
+
+
+def fetch_agent(arch: str, *, progress: Progress | None = None) -> None:
+    """Get the QEMU guest agent and its libraries into the cache; quick when they are there. Raises BackendError."""
+    say = progress or (lambda what, part: None)
+    if (agent_folder(arch) / "qemu-ga").is_file():
+        return
+    with _locked():
+        need_apt(arch, "the guest agent")
+        apt = Apt(DEBIAN_ARCH[arch])
+        apt.update(say)
+        with _appearing(agent_folder(arch)) as fresh, tempfile.TemporaryDirectory(prefix="memhp-") as unpacked:
+            for name in apt.libraries("qemu-guest-agent"):
+                apt.unpack(name, Path(unpacked), say)
+            programs = [*Path(unpacked).glob("usr/sbin/qemu-ga"), *Path(unpacked).glob("usr/bin/qemu-ga")]
+            if not programs:
+                raise BackendError("the package qemu-guest-agent holds no qemu-ga where it used to be")
+            shutil.copyfile(programs[0], fresh / "qemu-ga")
+            for library in _libraries(programs[0], Path(unpacked)):
+                shutil.copyfile(library, fresh / library.name)
+
+
+def _libraries(program: Path, tree: Path) -> list[Path]:
+    """Return the shared libraries below `tree` that a program needs, those that libraries need, and the loader."""
+    files = {path.name: path for path in sorted(tree.rglob("*.so*")) if path.is_file() and "/gconv/" not in str(path)}
+    found: dict[str, Path] = {}
+    waiting = [program]
+    while waiting:
+        data = waiting.pop().read_bytes()
+        for match in re.finditer(rb"[A-Za-z0-9_+.-]+\.so(?:\.[0-9]+)*(?=\0)", data):
+            name = match[0].decode()
+            if name in files and name not in found:
+                found[name] = files[name]
+                waiting.append(files[name])
+    return list(found.values())
+
+
 class Apt:
     """
     An apt with lists, downloads and an architecture of its own.
@@ -439,6 +480,16 @@ class Apt:
             done = subprocess.run(["apt-cache", *self._options, "pkgnames"], capture_output=True, text=True)
             self._names = done.stdout.split()
         return self._names
+
+    def libraries(self, name: str) -> list[str]:
+        """Return a package and the libraries it depends on, and those depend on."""
+        found = [name]
+        for package in found:
+            done = subprocess.run(["apt-cache", *self._options, "depends", package], capture_output=True, text=True)
+            for match in re.finditer(r"^  (?:Pre)?Depends: ((?:lib|zlib)[^\s<>]+)$", done.stdout, re.MULTILINE):
+                if match[1] not in found:
+                    found.append(match[1])
+        return found
 
     def unpack(self, name: str, folder: Path, say: Progress) -> None:
         """Download a package and unpack it into `folder`. Raises BackendError."""
@@ -567,9 +618,13 @@ def module_order(tree: Path, wanted: Sequence[str]) -> list[Path]:
 # Initramfs
 
 
-def initramfs(kernel: Kernel) -> Path:
+def initramfs(kernel: Kernel, *, agent: bool = False) -> Path:
     """
     Return the initramfs for a kernel, made now or before.
+
+    Args:
+        kernel: The kernel.
+        agent: With the QEMU guest agent in it.
 
     Raises:
         BackendError: no busybox for its architecture, or the cache cannot be written.
@@ -588,6 +643,12 @@ def initramfs(kernel: Kernel) -> Path:
     for path in kernel.modules:
         names.append(module_name(path))
         files.append((f"modules/{names[-1]}.ko", 0o100644, read_module(path)))
+    if agent:
+        folder = agent_folder(kernel.arch)
+        if not (folder / "qemu-ga").is_file():
+            raise BackendError(f"no guest agent for {kernel.arch} in {folder}; memhp vm fetch {kernel.arch} agent gets it")
+        files += [("lib", 0o040755, b""), ("lib64", 0o120777, b"lib")]
+        files += [(f"lib/{path.name}", 0o100755, path.read_bytes()) for path in sorted(folder.iterdir())]
     files.append(("modules/order", 0o100644, "".join(f"{name}\n" for name in names).encode()))
     content = cpio(files)
     place = cache_folder() / "initramfs" / f"{hashlib.sha256(content).hexdigest()[:32]}.cpio"

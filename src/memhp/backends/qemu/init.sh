@@ -25,7 +25,7 @@ done </modules/order
 # The port appears when its driver has talked to the device.
 port=
 tries=0
-while [ -z "$port" ] && [ $tries -lt 200 ]; do
+while [ -z "$port" ] && [ $tries -lt 60 ]; do
     for dir in /sys/class/virtio-ports/*; do
         [ -e "$dir/name" ] && read -r name <"$dir/name" && [ "$name" = memhp ] && port=/dev/${dir##*/}
     done
@@ -40,6 +40,14 @@ fi
 for word in $(cat /proc/cmdline); do
     [ "$word" = memhp.shell ] && (while :; do setsid cttyhack sh; done) </dev/console >/dev/console 2>&1 &
 done
+
+# Guests that others are to work with have the QEMU guest agent, too.
+if [ -x /lib/qemu-ga ]; then
+    for dir in /sys/class/virtio-ports/*; do
+        read -r name <"$dir/name" && [ "$name" = org.qemu.guest_agent.0 ] &&
+            LD_LIBRARY_PATH=/lib /lib/qemu-ga -d -m virtio-serial -p "/dev/${dir##*/}" -t /run -f /run/qemu-ga.pid
+    done
+fi
 
 tab=$(printf '\t')
 line='
@@ -135,7 +143,7 @@ do_write() {
     dd if=/run/text of="$1" bs=1048576 conv=notrunc 2>/run/error &
     writer=$!
     (
-        trap 'kill $sleeper; exit' TERM
+        trap 'kill $sleeper 2>/dev/null; exit' TERM
         sleep "$3" &
         sleeper=$!
         wait $sleeper && kill -USR1 1

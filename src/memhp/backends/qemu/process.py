@@ -71,6 +71,7 @@ class Guest:
         nodes: Bytes by NUMA node; empty: what QEMU does by itself.
         devices: virtio-mem devices.
         shell: A shell on the console.
+        sockets: Folder for a monitor and a guest agent that others may use (qmp.sock, qga.sock), or None.
         extra: More words for QEMU's command line.
     """
 
@@ -81,6 +82,7 @@ class Guest:
     nodes: tuple[int, ...] = ()
     devices: tuple[VirtioMem, ...] = ()
     shell: bool = False
+    sockets: Path | None = None
     extra: tuple[str, ...] = ()
 
 
@@ -152,6 +154,10 @@ def command(guest: Guest, initrd: Path, monitor: int, port: int) -> list[str]:
     words += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     words += ["-device", "virtio-serial-pci,id=ports", "-chardev", f"socket,id=port,fd={port}"]
     words += ["-device", "virtserialport,bus=ports.0,chardev=port,name=memhp"]
+    if guest.sockets is not None:
+        words += ["-chardev", f"socket,id=others,path={guest.sockets}/qmp.sock,server=on,wait=off", "-mon", "others,mode=control"]
+        words += ["-chardev", f"socket,id=agent,path={guest.sockets}/qga.sock,server=on,wait=off"]
+        words += ["-device", "virtserialport,bus=ports.0,chardev=agent,name=org.qemu.guest_agent.0"]
     for device in guest.devices:
         words += ["-object", f"memory-backend-ram,id=mem-{device.id},size={device.max // MIB}M"]
         words += ["-device", f"virtio-mem-pci,id={device.id},memdev=mem-{device.id},node={device.node},requested-size=0"]
@@ -180,6 +186,7 @@ class Process:
         self._kept = 0
         self._lock = threading.Lock()
         self._watcher: Callable[[bytes], None] | None = None
+        self._last_complaints = ""
         self._process: subprocess.Popen[bytes] | None = None
         parent = os.getpid()
 
@@ -189,7 +196,8 @@ class Process:
                 os._exit(1)
 
         try:
-            self.command = command(guest, initramfs(guest.kernel), monitor.fileno(), port.fileno())
+            image = initramfs(guest.kernel, agent=guest.sockets is not None)
+            self.command = command(guest, image, monitor.fileno(), port.fileno())
             # A session of its own: Ctrl-C in the terminal is for us to act upon.
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, preexec_fn=die_with_us,
@@ -223,6 +231,16 @@ class Process:
         """Whether it still runs."""
         return self._process is not None and self._process.poll() is None
 
+    def ended(self, timeout: float = 1.0) -> bool:
+        """Whether it has ended, or does within `timeout` seconds: its sockets close a moment before it is gone."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def close(self) -> None:
         """Kill it and wait until it is gone. May be called twice."""
         process, self._process = self._process, None
@@ -233,6 +251,9 @@ class Process:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+        if not self._complaints.closed:
+            self._last_complaints = self.complaints()
+            self._complaints.close()
         self.monitor.close()
         self.port.close()
 
@@ -281,6 +302,8 @@ class Process:
         """Return what QEMU itself printed to its error output."""
         from memhp.abi.files import decode
 
+        if self._complaints.closed:
+            return self._last_complaints
         self._complaints.seek(0)
         return decode(self._complaints.read(CONSOLE_KEPT)).strip()
 

@@ -83,7 +83,7 @@ class Monitor:
 
             if isinstance(err, ExecuteError):
                 raise RefusedError(str(err), sent=what) from None
-            how = self._process.how_it_ended() if self._process is not None and not self._process.alive() else str(err)
+            how = self._process.how_it_ended() if self._process is not None and self._process.ended() else str(err)
             raise self._error(f"{how}, while it was asked for {what}") from None
 
     def _error(self, text: str) -> BackendError:
