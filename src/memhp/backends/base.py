@@ -203,6 +203,14 @@ class Backend(Files, Protocol):
         """Return what the machine is, beside what its files say."""
         return About(origin=self.url)
 
+    def traced(self, functions: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
+        """
+        Inside it, what these functions of the kernel call is traced; afterwards the list holds it, a function_graph text a task.
+
+        Functions that this kernel does not have are left out.
+        """
+        raise self.unable("trace calls")
+
     def window(self) -> int:
         """Return the first address of the hot-plug window; 0 if nobody knows."""
         return 0

@@ -16,7 +16,8 @@ which pages are free, slab or page tables, all counters, addresses of the kernel
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -274,6 +275,7 @@ def compare(first: Backend, second: Backend) -> list[Difference]:
 
 def run_both(
     scenario: Scenario | Sequence[Step], first: Backend, second: Backend, *, pages: bool = True,
+    around: Callable[[Backend], AbstractContextManager[object]] | None = None,
 ) -> Iterator[StepComparison]:  # fmt: skip
     """
     Do a scenario on two machines; yields what came of each step, and first how they compare before any.
@@ -283,6 +285,7 @@ def run_both(
         first: A machine.
         second: Another, booted alike.
         pages: Compare the flags of added pages, too.
+        around: Entered with a machine before a step is done on it, and left after it: to trace what runs.
 
     Raises:
         UsageError: one of them cannot do a step; nothing is done then.
@@ -300,7 +303,11 @@ def run_both(
     known = set(_keys(state))
     yield StepComparison(0, None, Answer(), Answer(), tuple(state))
     for number, step in enumerate(steps, 1):
-        a, b = (base.apply(machine, step) for machine in (first, second))
+        answers = []
+        for machine in (first, second):
+            with around(machine) if around is not None else nullcontext():
+                answers.append(base.apply(machine, step))
+        a, b = answers
         found = list(_answers(number, step, a, b))
         state = differences(watches[0].look(since_boot=True), watches[1].look(since_boot=True), number)
         # What differed before and differs in the same way now is not this step's doing.

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from memhp.cli import common
@@ -14,7 +14,9 @@ from memhp.errors import UsageError
 
 if TYPE_CHECKING:
     from memhp.backends.base import Backend
-    from memhp.checker.differential import Difference
+    from memhp.checker.differential import Difference, StepComparison
+    from memhp.linux.ftrace import Call
+    from memhp.report.calls import Comparison
     from memhp.scenario import Device, Scenario
 
 _LISTED = 40
@@ -34,6 +36,7 @@ def add_parser(commands: common.Commands) -> None:
     parser.add_argument("first", metavar="A", help="a machine, or the folder of a recording")
     parser.add_argument("second", metavar="B", help="another")
     parser.add_argument("--scenario", metavar="FILE", help="do its steps on both, and compare after each")
+    parser.add_argument("--calls", action="store_true", help="with --scenario: compare the kernels' call trees, too")
     parser.add_argument("--no-pages", action="store_true", help="do not compare the flags of added pages (slow on big machines)")
 
 
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
 
     json = common.as_json(args)
     script: Scenario | None = scenario.load(args.scenario) if args.scenario else None
+    if args.calls and script is None:
+        raise UsageError("compare --calls wants a --scenario, for only what runs has calls")
     urls = [_url(text) for text in (args.first, args.second)]
     check(*urls)
     with contextlib.ExitStack() as stack:
@@ -59,16 +64,23 @@ def run(args: argparse.Namespace) -> int:
                 _list(found, "")
         else:
             found = []
-            for compared in differential.run_both(script, first, second, pages=not args.no_pages):
+            calls = _Calls() if args.calls else None
+            around = calls.around if calls is not None else None
+            for compared in differential.run_both(script, first, second, pages=not args.no_pages, around=around):
+                if calls is not None and compared.step is not None:
+                    compared = calls.add(compared)
                 found += compared.found
                 if json:
-                    _print_step(compared)
+                    _print_step(compared, calls)
                     continue
                 said = scenario.describe(compared.step) if compared.step is not None else "after boot"
                 words = [compared.first.word, compared.second.word] if compared.step is not None else []
                 answer = words[0] if len(set(words)) == 1 else " / ".join(words)
                 print(f"{compared.number:2}  {said}: {f'{answer}, ' if answer else ''}{_counted(len(compared.found))}")
                 _list(compared.found, "      ")
+                if calls is not None and compared.step is not None:
+                    for line in calls.words():
+                        print(f"      {common.printable(line)}")
     if not json:
         print(f"\n{_counted(len(found))}" + (f"; the first: {found[0]}" if found else ""))
     return common.FOUND if found else common.DONE
@@ -87,13 +99,93 @@ def _list(found: Sequence[Difference], indent: str) -> None:
         print(f"{indent}… and {len(found) - _LISTED} more; --json lists all")
 
 
-def _print_step(compared: object) -> None:
+ROOTS = ("add_memory_resource", "online_pages", "offline_pages", "try_remove_memory", "add_memory", "remove_memory")
+"""The functions whose call trees are compared; a tree inside another one's is not taken twice."""
+
+
+class _Calls:
+    """What ran on two machines in a step."""
+
+    def __init__(self) -> None:
+        self._trees: list[list[Call]] = []
+        self._comparison: Comparison | None = None
+
+    @contextlib.contextmanager
+    def around(self, machine: Backend) -> Iterator[None]:
+        """Record what runs on a machine."""
+        from memhp.backends.model import ModelBackend
+        from memhp.linux import ftrace
+        from memhp.report import calls
+
+        if len(self._trees) == 2:
+            self._trees.clear()
+        if isinstance(machine, ModelBackend):
+            with ftrace.record() as recorder:
+                yield
+            self._trees.append(_outermost(recorder.tree))
+            return
+        with machine.traced(ROOTS) as texts:
+            yield
+        self._trees.append(_outermost([call for text in texts for call in calls.read_trace(text)]))
+
+    def add(self, compared: StepComparison) -> StepComparison:
+        """Return a comparison of a step with that of its calls."""
+        import dataclasses
+
+        from memhp.checker.differential import Difference
+        from memhp.report import calls
+
+        first, second = self._trees
+        self._comparison = calls.compare(first, second)
+        ran = [" ".join(call.name for call in trees) for trees in (first, second)]
+        more = []
+        if ran[0] != ran[1]:
+            more.append(Difference("calls", "what ran", "", ran[0] or "nothing", ran[1] or "nothing", compared.number))
+        elif self._comparison.difference:
+            more.append(Difference("calls", ran[0], "order", self._comparison.difference, "", compared.number))
+        return dataclasses.replace(compared, found=(*compared.found, *more))
+
+    def words(self) -> list[str]:
+        """Return in words what was compared, and what could not be."""
+        found = self._comparison
+        if found is None or not (found.common or found.kernel_only or found.model_only):
+            return []
+        lines = [f"calls: {len(found.common)} functions on both, in the same order" if found.equal else "calls: see above"]
+        for title, names in (("only on the first", found.model_only), ("only on the second", found.kernel_only)):
+            if names:
+                lines.append(f"  {title} ({len(names)}): {' '.join(names[:12])}{' …' if len(names) > 12 else ''}")
+        if found.inlined:
+            lines.append(f"  inlined by the compiler: {' '.join(f'{caller}/{name}' for caller, name in found.inlined)}")
+        return lines
+
+    def json(self) -> dict[str, object]:
+        """Return what was compared as plain data."""
+        found = self._comparison
+        if found is None:
+            return {}
+        return {
+            "common": list(found.common), "first_only": list(found.model_only), "second_only": list(found.kernel_only),
+            "inlined": [list(pair) for pair in found.inlined], "difference": found.difference,
+        }  # fmt: skip
+
+
+def _outermost(trees: Sequence[Call]) -> list[Call]:
+    """Return the trees below the first of `ROOTS` on each path."""
+    found: list[Call] = []
+    for call in trees:
+        found += [call] if call.name in ROOTS[:4] else _outermost(call.children)
+    return found
+
+
+def _print_step(compared: object, calls: _Calls | None = None) -> None:
     from memhp.checker.differential import StepComparison
 
     assert isinstance(compared, StepComparison)
     line: dict[str, object] = {"step": compared.number}
     if compared.step is not None:
         line |= {"do": compared.step.do, "first": compared.first.word, "second": compared.second.word}
+    if calls is not None and compared.step is not None:
+        line["calls"] = calls.json()
     common.print_json({**line, "differences": [difference.json() for difference in compared.found]})
 
 

@@ -19,7 +19,7 @@ from memhp.abi.files import MEMORY, clean
 from memhp.abi.iomem import read_iomem
 from memhp.backends import base
 from memhp.backends.base import About, MachineURL, Outcome, PluggedDevice, QemuURL
-from memhp.backends.qemu import images, process
+from memhp.backends.qemu import images, process, tracing
 from memhp.backends.qemu.guest import BOOT_TIMEOUT, Guest
 from memhp.backends.qemu.qmp import Event, Monitor, RefusedError
 from memhp.errors import BackendError, KernelBugError, KernelError, UsageError
@@ -126,7 +126,7 @@ class Virtual(base.Backend):
         # Linux acknowledges a DIMM whose memory it could not add: whether it did, its memory map tells.
         start = next((device.start for device in self.devices() if device.id == id), -1)
         if not any(region.start <= start <= region.end for region in read_iomem(self).system_ram()):
-            return Outcome("refused", ("the guest acknowledges the device and takes none of its memory",))
+            return Outcome("refused", (f"the guest acknowledges the device and takes none of its memory{self._why_none()}",))
         return Outcome("accepted")
 
     def unplug(self, id: str) -> Outcome:
@@ -151,6 +151,10 @@ class Virtual(base.Backend):
             if status != _OST_UNDER_WAY:
                 return Outcome("refused", (f"the guest answers by ACPI: {OST.get(status, 'unknown')} ({status})",))
         return Outcome("pending", (f"the guest has not let go of {id} within {DEVICE_TIMEOUT:g} s",))
+
+    def _why_none(self) -> str:
+        """Return why the guest takes no DIMM at all, as the end of a message; "" if nobody knows."""
+        return ""
 
     def _forget(self, memory: str) -> None:
         """Delete the memory of a device that is gone; QEMU lets go of it a moment after DEVICE_DELETED."""
@@ -279,6 +283,17 @@ class QemuBackend(Virtual):
             self._log += lines[known + 1 :]
         else:
             self._log = lines
+
+    def traced(self, functions: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
+        return tracing.traced(self.guest, functions)
+
+    def _why_none(self) -> str:
+        config = self.what.kernel.config
+        try:
+            text = config.read_text() if config is not None else ""
+        except OSError:
+            return ""
+        return ": this kernel is built without ACPI_HOTPLUG_MEMORY" if "# CONFIG_ACPI_HOTPLUG_MEMORY is not set" in text else ""
 
     def about(self) -> About:
         kernel = self.what.kernel
