@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 from tests.vm.conftest import KERNELS, need
 
+from memhp import scenario
 from memhp.abi import capture
 from memhp.backends import base
 from memhp.backends.base import Backend
+from memhp.backends.qemu import backend, images
+from memhp.backends.qemu.backend import QemuBackend
 from memhp.checker import differential
 from memhp.cli import main
 from memhp.machine import Machine
@@ -74,3 +78,44 @@ def test_a_difference_is_found_in_a_step(boot: Callable[..., Backend]) -> None:
     assert {"accepted"} == {compared[1].first.word, compared[1].second.word}
     assert ("offline", "online") in [(found.first, found.second) for found in compared[1].found if found.name == "state"]
     assert ("ok", "EINVAL") == (compared[2].first.word, compared[2].second.word)
+
+
+def test_call_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two guests of one kernel run the same functions in the same order, from the DIMM's arrival to its departure."""
+    url = f"{need(KERNELS['arm64-6.12'])}?{OFFLINE}"
+    script = tmp_path / "life.toml"
+    steps = (Plug(id="d1", size=128 * MIB), Online(block="d1:0", to="online_movable"), Offline(block="d1:0"), Unplug(id="d1"))
+    script.write_text(scenario.dumps(Scenario(steps=steps)))
+    assert 0 == main(["compare", url, url, "--scenario", str(script), "--calls", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert 5 == len(lines)
+    ran = ("arch_add_memory", "move_pfn_range_to_zone", "offline_pages", "arch_remove_memory")
+    for line, name in zip(lines[1:], ran, strict=True):
+        assert "" == line["calls"]["difference"]
+        assert name in line["calls"]["common"]
+
+
+def test_somebody_elses_vm(tmp_path: Path) -> None:
+    """A VM is reached by its monitor and its guest agent, shows the same files, and lives on when we leave it."""
+    parsed = base.parse(need(KERNELS["arm64-6.12"]))
+    assert isinstance(parsed, base.QemuURL)
+    images.fetch_agent("arm64")
+    own = QemuBackend(str(parsed), dataclasses.replace(backend.describe(parsed), sockets=tmp_path))
+    try:
+        url = f"qemu+unix:{base.quote(str(tmp_path / 'qmp.sock'))}?qga={base.quote(str(tmp_path / 'qga.sock'))}"
+        other = base.open(url)
+        try:
+            assert [] == differential.compare(own, other)
+            assert ("arm64", "qemu+unix") == (other.about().arch, other.url.partition(":")[0])
+            assert own.read("/proc/kpageflags", 8 * 0x40000, 8000)[:8] == other.read("/proc/kpageflags", 8 * 0x40000, 8000)[:8]
+            assert "accepted" == base.apply(other, Plug(id="d1", size=128 * MIB)).word
+            assert ["d1"] == [device.id for device in own.devices()]
+            for word, block in (("EINVAL", "d1:0"), ("ENOENT", "d1:1"), ("ENOENT", 99)):
+                assert word == base.apply(other, Online(block=block)).word
+            assert "EPERM" == base.apply(other, Offline(block=10)).word
+            assert other.log()[-1] == own.log()[-1]
+        finally:
+            other.close()
+        assert own.process.alive()
+    finally:
+        own.close()

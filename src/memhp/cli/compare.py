@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -103,10 +104,37 @@ ROOTS = ("add_memory_resource", "online_pages", "offline_pages", "try_remove_mem
 """The functions whose call trees are compared; a tree inside another one's is not taken twice."""
 
 
+NEWER_OPAQUE = frozenset((
+    "__alloc_pages_noprof", "alloc_pages_noprof", "__alloc_frozen_pages_noprof", "get_free_pages_noprof", "free_unref_page",
+    "__drain_all_pages", "drain_pages_zone", "lru_add_drain_all", "lru_cache_disable", "__free_pages", "free_pages",
+    "kmem_cache_free", "kfree", "migrate_pages",
+))  # fmt: skip
+"""Functions of newer kernels whose inside depends on everything that ran before."""
+REPEATED = frozenset(("__cond_resched", "set_pageblock_migratetype", "init_pageblock_migratetype"))
+"""Functions that a loop calls now with, now without a rest in between."""
+
+
+def model_functions() -> frozenset[str]:
+    """Return the names of all kernel functions that the model has, whichever release they belong to."""
+    import ast
+    from pathlib import Path
+
+    import memhp.linux as rooms
+
+    found: set[str] = set()
+    for folder in rooms.__path__:
+        for path in Path(folder).rglob("*.py"):
+            if path.parent != Path(folder):
+                tree = ast.parse(path.read_text(encoding="utf-8"))
+                found.update(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
+    return frozenset(name for name in found if not name.startswith("_") or name.startswith("__"))
+
+
 class _Calls:
     """What ran on two machines in a step."""
 
     def __init__(self) -> None:
+        self._known = model_functions() - REPEATED
         self._trees: list[list[Call]] = []
         self._comparison: Comparison | None = None
 
@@ -135,14 +163,20 @@ class _Calls:
         from memhp.checker.differential import Difference
         from memhp.report import calls
 
-        first, second = self._trees
-        self._comparison = calls.compare(first, second)
+        opaque = calls.OPAQUE | NEWER_OPAQUE
+        # What no room of the model speaks of (the scheduler, timers, interrupts) comes when it likes.
+        first, second = (calls.splice(trees, self._known, primitives=calls.PRIMITIVES, opaque=opaque) for trees in self._trees)
+        self._comparison = calls.compare(first, second, opaque=opaque)
         ran = [" ".join(call.name for call in trees) for trees in (first, second)]
         more = []
         if ran[0] != ran[1]:
             more.append(Difference("calls", "what ran", "", ran[0] or "nothing", ran[1] or "nothing", compared.number))
         elif self._comparison.difference:
-            more.append(Difference("calls", ran[0], "order", self._comparison.difference, "", compared.number))
+            words = self._comparison.difference.replace("the model", "the first").replace("the kernel", "the second")
+            sides = dict(re.findall(r"\n *(kernel|model): *(.*)", words))
+            item = f"{words.splitlines()[0]}, order"
+            shown = (sides.get("model", ""), sides.get("kernel", ""))
+            more.append(Difference("calls", item, "of calls", *shown, compared.number))
         return dataclasses.replace(compared, found=(*compared.found, *more))
 
     def words(self) -> list[str]:
