@@ -38,6 +38,8 @@ PROBE = f"{MEMORY}/probe"
 ZONES = {"online": "online", "kernel": "online_kernel", "movable": "online_movable", **{word: word for word in ONLINE_TYPES}}
 """What `zone` may be, and the word that is written for it."""
 
+_DUMP = re.compile(r"page: ?[^d]|flags: |page_type: |raw: |head: |Fallback order|Built \d+ zonelists|Policy zone")
+"""Lines of a kernel's log that say nothing of why: dumps of a struct page, zonelists built anew."""
 _MEMORY_DIR = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})/[^/]+")
 _BLOCK_NAME = re.compile(r"memory([0-9]{1,12})")
 
@@ -77,7 +79,9 @@ class StepResult:
             return answer.oops or answer.hung
         if answer.error is not None:
             return explain_error(answer.error)
-        return "; ".join(answer.log) if answer.word == "refused" else ""
+        if answer.word != "refused":
+            return ""
+        return "; ".join(dict.fromkeys(line for line in answer.log if not _DUMP.match(line)))
 
     def json(self) -> dict[str, Any]:
         """Return the object that `memhp run --json` prints."""

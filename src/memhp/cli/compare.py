@@ -134,7 +134,7 @@ class _Calls:
     """What ran on two machines in a step."""
 
     def __init__(self) -> None:
-        self._known = model_functions() - REPEATED
+        self._known = (model_functions() | set(ROOTS)) - REPEATED
         self._trees: list[list[Call]] = []
         self._comparison: Comparison | None = None
 

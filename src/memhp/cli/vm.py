@@ -193,8 +193,14 @@ def _fetch(args: argparse.Namespace) -> int:
         base.check_arch(args.arch, "memhp vm fetch")
         wanted = ((args.arch, args.release, args.page),)
     for arch, release, page in wanted:
-        with _progress(quiet=common.as_json(args)) as progress:
-            kernel = images.fetch(arch, release, _page(page), progress=progress, again=args.again)
+        try:
+            with _progress(quiet=common.as_json(args)) as progress:
+                kernel = images.fetch(arch, release, _page(page), progress=progress, again=args.again)
+        except UsageError as err:
+            if not args.all:
+                raise
+            common.warn(f"{err}; left out")                    # suites vanish from mirrors; the other kernels are still there
+            continue
         if common.as_json(args):
             common.print_json({
                 "arch": arch, "release": release, "page": page, "kernel": kernel.release, "image": str(kernel.image),
