@@ -9,7 +9,6 @@ same minute ("loops"), so that figures from machines of different speed can be c
 from __future__ import annotations
 
 import gc
-import random
 import resource
 import subprocess
 import sys
@@ -18,12 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import memblock as bench_memblock
 from memhp import hardware
 from memhp.errors import KernelError
 from memhp.linux import boot, tree
 from memhp.linux.fs import sysfs
 from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE
-from memhp.linux.mm import memblock, memory_hotplug, page_alloc
+from memhp.linux.mm import memory_hotplug, page_alloc
 from memhp.linux.state import Kernel
 from memhp.units import GIB, TIB
 
@@ -118,17 +118,6 @@ def pages() -> float:
     return (time.perf_counter() - start) / 40_000
 
 
-def scattered_memblock() -> float:
-    """Seconds for one memblock_add() while 10,000 scattered regions are added."""
-    k = new("arm64", GIB)
-    places = list(range(10_000))
-    random.Random(1).shuffle(places)
-    start = time.perf_counter()
-    for i in places:
-        memblock.memblock_add(k, TIB + i * 2 * k.PAGE_SIZE, k.PAGE_SIZE)
-    return (time.perf_counter() - start) / len(places)
-
-
 def command(*args: str) -> float:
     """Seconds for a whole command."""
     start = time.perf_counter()
@@ -166,8 +155,7 @@ def main() -> None:
     row("fork of a booted model", f"{seconds * 1e6:.1f} µs", None, "50 µs; 5 µs")
     seconds, _ = best(pages)
     row("page allocations and frees in the buddy allocator", f"{1 / seconds:,.0f} /s", None, "300,000 /s; 5,000,000 /s")
-    seconds, _ = best(scattered_memblock, 3)
-    row("memblock_add() into 10,000 scattered regions", f"{seconds * 1e6:.1f} µs", None, "9.9 µs (3 × C); 3.3 µs")
+    bench_memblock.rows(best, row)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "scenario.toml"
         path.write_text(SCENARIO)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from memhp.checker.expression import definition
 from memhp.checker.obligations import OBLIGATIONS
 from memhp.checker.states import STATES, TREES, Setting
 
+CSOURCE = Path(__file__).parents[1] / "data" / "csource" / "v4.9.json"
 SHIPPED = {"arm64": "A0", "x86_64": "G0"}
 
 HOLES = {"memmap_init_zone", "move_freepages", "has_unmovable_pages", "test_pages_isolated", "unset_migratetype_isolate",
@@ -230,6 +233,18 @@ def test_callers_are_well_formed() -> None:
     for promise in OBLIGATIONS.values():
         assert promise.source and promise.text
         assert "pfn_valid" not in promise.text, "an obligation is judged without asking it"
+
+
+def test_places_are_those_of_the_c_tree() -> None:
+    """Where the index of the C tree has the function, the line lies inside it."""
+    files = json.loads(CSOURCE.read_text())["files"]
+    checked = 0
+    for caller in CALLERS:
+        ranges = files.get(caller.c_file, {}).get(caller.c_function)
+        if ranges is not None:
+            checked += 1
+            assert any(first <= caller.line <= last for first, last in ranges), (caller.name, caller.line, ranges)
+    assert checked > 10
 
 
 def test_a_question_that_is_not_decided_goes_through() -> None:

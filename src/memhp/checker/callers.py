@@ -228,6 +228,7 @@ def _move(k: Kernel, pfn: int) -> object:
 
 
 def _unmovable(k: Kernel, pfn: int) -> object:
+    """The pageblock is made unmovable first: of a movable one not a page is looked at."""
     start = _block(k, pfn)[0]
     page_alloc.set_pageblock_migratetype(k, start, MIGRATE_UNMOVABLE)
     return page_alloc.has_unmovable_pages(k, _zone(k, pfn), start, k.pageblock_nr_pages, True)
@@ -394,6 +395,10 @@ CALLERS: tuple[Caller, ...] = (
         "virt_addr_valid", "arch/arm64/include/asm/memory.h", "virt_addr_valid", 225, "the linear address is mapped",
         _virt_addr_valid, (o.ADDRESS_GOOD, o.RAM_ADDRESS_GOOD), _MAPPED, Breaker("valid", "NOMAP"), ARM64),
     Caller(
+        "x86 virt_addr_valid", "arch/x86/mm/physaddr.c", "__virt_addr_valid", 63, "the linear address is mapped",
+        _virt_addr_valid, (o.ADDRESS_GOOD, o.RAM_ADDRESS_GOOD), ("RAM", "absent", "D2", "D3"), Breaker("False", "RAM", "x86_64"),
+        ("x86_64",)),
+    Caller(
         "kern_addr_valid", "arch/arm64/mm/mmu.c", "kern_addr_valid", 531, "memory lies behind a mapped address", _kern_addr_valid,
         (o.ADDRESS_GOOD, o.RAM_ADDRESS_GOOD), _MAPPED, Breaker("False", "RAM"), ARM64),
     # KVM
@@ -486,19 +491,28 @@ CALLERS: tuple[Caller, ...] = (
 """All of them, in the order a machine meets them."""
 
 NOT_RUN: dict[str, str] = {
+    "mm/memory.c vm_insert_mixed() 1636; include/linux/pfn_t.h pfn_t_has_page() 72": "user page tables are not modelled",
     "mm/memory.c vm_normal_page() 773, 815": "user page tables are not modelled; arm64 and x86_64 have special PTEs",
-    "mm/gup.c gup_pte_range() 1204": "a VM_BUG_ON() on user page tables",
+    "mm/gup.c gup_pte_range() 1204; arch/x86/mm/gup.c 135, 192, 256": "a VM_BUG_ON() on user page tables",
     "mm/frame_vector.c frame_vector_to_pages() 147": "user page tables are not modelled",
     "mm/huge_memory.c split_huge_pages_set() 2274": "debugfs, huge pages are not modelled",
     "mm/cma.c cma_activate_area() 109, 117": "CMA is not modelled",
     "mm/memory_hotplug.c register_page_bootmem_info_node() 246, 289": "bookkeeping for removal of boot memory",
     "mm/memory_hotplug.c scan_movable_pages() 1523, do_migrate_range() 1584": "taking blocks offline is not modelled",
     "mm/page_alloc.c __offline_isolated_pages() 7385, 7393": "taking blocks offline is not modelled",
-    "kernel/power/snapshot.c mark_nosave_pages() 1046, unpack_orig_pfns() 2213": "part of `hibernation` as far as saving goes",
+    "mm/page_alloc.c deferred_init_memmap() 1494": "DEFERRED_STRUCT_PAGE_INIT is not modelled",
+    "mm/page_alloc.c mark_free_pages() 2383; kernel/power/snapshot.c mark_nosave_pages() 1046": "part of `hibernation`",
+    "kernel/power/snapshot.c clear_free_pages() 1147, swsusp_free() 1471, unpack_orig_pfns() 2213": "resuming is not modelled",
+    "mm/page_owner.c pagetypeinfo_showmixedcount_print() 263": "walks as `page_owner init` does",
+    "mm/memory-failure.c unpoison_memory() 1395": "asks as `memory_failure` does",
+    "mm/internal.h mem_map_next() 365": "huge pages are not modelled",
+    "fs/proc/page.c kpagecgroup_read() 260": "memory cgroups are not modelled; asks as `kpagecount` does",
+    "drivers/char/mem.c write_kmem() 515": "asks as `/dev/kmem read` does",
+    "arch/x86/mm/physaddr.c __virt_addr_valid() 63 in a hole": "it says yes in v4.9; no address that leads there is asked about",
     "arch/arm64: Xen's page-coherent": "Xen is not modelled",
     "kexec, crash dump": "they read memblock and /proc/iomem, and never ask",
 }
-"""Callers that have no twin here, and why."""
+"""The other places of v4.9 (arm64, x86_64) that ask, and why they have no twin here."""
 
 BY_NAME: dict[str, Caller] = {caller.name: caller for caller in CALLERS}
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
-from itertools import combinations
+from functools import cache, reduce
+from itertools import combinations, product
 
 from memhp.checker.expression import INGREDIENTS
 from memhp.linux.include.mmzone import Definition, Ingredient
@@ -228,10 +228,7 @@ def constrain(space: Space, trials: Iterable[Trial]) -> tuple[list[Valuation], d
     full = (1 << (1 << len(valuations))) - 1
     constraints: dict[str, Constraint] = {}
     for trial, branches in explored:
-        allowed = 0
-        for branch in branches:
-            if not branch.broken:
-                allowed |= _extensions(branch.answers, valuations)
+        allowed = accepted(branches, valuations)
         constraint = constraints.setdefault(trial.caller, Constraint(trial.caller, full, []))
         constraint.allowed &= allowed
         constraint.trials.append((trial, branches))
@@ -240,11 +237,49 @@ def constrain(space: Space, trials: Iterable[Trial]) -> tuple[list[Valuation], d
 
 def _extensions(answers: Partial, valuations: list[Valuation]) -> int:
     """The total tables that extend a partial one, as a set of bits."""
-    bits = 0
-    for number in range(1 << len(valuations)):
-        if all(bool(number >> i & 1) == answers[v] for i, v in enumerate(valuations) if v in answers):
-            bits |= 1 << number
+    bits = (1 << (1 << len(valuations))) - 1
+    for i, valuation in enumerate(valuations):
+        if valuation in answers:
+            says_yes = _tables_with(i, len(valuations))
+            bits &= says_yes if answers[valuation] else ~says_yes
     return bits
+
+
+@cache
+def _tables_with(i: int, count: int) -> int:
+    """The tables over `count` valuations that answer yes to valuation i, as a set of bits."""
+    return sum(1 << number for number in range(1 << count) if number >> i & 1)
+
+
+def accepted(branches: Iterable[Branch], valuations: list[Valuation], dropped: frozenset[str] = frozenset()) -> int:
+    """
+    Return the tables that satisfy a trial, as a set of bits.
+
+    Args:
+        branches: Of the trial.
+        valuations: In the order of the bits of a table number.
+        dropped: Names of obligations that are let off.
+    """
+    bits = 0
+    for branch in branches:
+        if all(broken.obligation in dropped for broken in branch.broken):
+            bits |= _extensions(branch.answers, valuations)
+    return bits
+
+
+def forced(allowed: int, valuations: list[Valuation]) -> str:
+    """
+    Return what a set of tables asks for each valuation: "1" or "0" if all agree, "-" if it does not matter, "*" if that
+    depends on the answers to others. An empty set: "x" throughout.
+    """
+    if not allowed:
+        return "x" * len(valuations)
+    marks = ""
+    for i in range(len(valuations)):
+        says_yes = _tables_with(i, len(valuations))
+        yes, no = allowed & says_yes, allowed & ~says_yes
+        marks += "0" if not yes else "1" if not no else "-" if yes == no << (1 << i) else "*"
+    return marks
 
 
 def derive(space: Space, trials: Iterable[Trial]) -> Derivation:
@@ -253,14 +288,23 @@ def derive(space: Space, trials: Iterable[Trial]) -> Derivation:
     return conclude(space, valuations, constraints)
 
 
-def conclude(space: Space, valuations: list[Valuation], constraints: dict[str, Constraint]) -> Derivation:
-    """Find the sound definitions among constraints that are known already."""
+def conclude(
+    space: Space, valuations: list[Valuation], constraints: dict[str, Constraint], simplest: dict[int, str] | None = None,
+) -> Derivation:
+    """
+    Find the sound definitions among constraints that are known already.
+
+    Args:
+        simplest: What `simplest_expressions()` returned for these valuations, if that is known, too.
+    """
     full = (1 << (1 << len(valuations))) - 1
     allowed = reduce(lambda a, b: a & b, (c.allowed for c in constraints.values()), full)
-    return Derivation(space, valuations, constraints, list(_bits(allowed)), simplest_expressions(space, valuations))
+    expressions = simplest_expressions(space, valuations) if simplest is None else simplest
+    return Derivation(space, valuations, constraints, list(tables(allowed)), expressions)
 
 
-def _bits(value: int) -> Iterator[int]:
+def tables(value: int) -> Iterator[int]:
+    """Yield the table numbers of a set of bits."""
     while value:
         low = value & -value
         yield low.bit_length() - 1
@@ -278,7 +322,7 @@ def simplest_expressions(space: Space, valuations: list[Valuation]) -> dict[int,
     found: dict[int, str] = {everything: "True", 0: "False"}
     by_size: dict[int, list[int]] = {1: []}
     kind: dict[int, str] = {}
-    parts = sorted(enumerate(space.ingredients), key=lambda pair: _rank(pair[1].name))
+    parts = sorted(enumerate(space.ingredients), key=lambda pair: rank(pair[1].name))
     atoms = [(sum(1 << i for i, v in enumerate(valuations) if v[position]), part.name) for position, part in parts]
     for number, text in [*atoms, *((everything & ~bits, f"not {name}") for bits, name in atoms)]:
         if number not in found:
@@ -296,7 +340,7 @@ def simplest_expressions(space: Space, valuations: list[Valuation]) -> dict[int,
                         if number in found:
                             continue
                         sides = [found[x] if kind[x] in ("atom", word) else f"({found[x]})" for x in (a, b)]
-                        found[number] = f" {word} ".join(sorted(sides, key=lambda side: (side.count(" "), _rank(side))))
+                        found[number] = f" {word} ".join(sorted(sides, key=lambda side: (side.count(" "), rank(side))))
                         kind[number] = word
                         by_size[size].append(number)
     return found
@@ -305,8 +349,8 @@ def simplest_expressions(space: Space, valuations: list[Valuation]) -> dict[int,
 _USED = ("valid", "map", "mb", "present", "upper", "inrange", "early", "sub", "online", "taint")
 
 
-def _rank(text: str) -> int:
-    """The place of the first ingredient an expression names in `_USED`."""
+def rank(text: str) -> int:
+    """Return the place of the first ingredient an expression names in `_USED`."""
     first = text.replace("(", "").removeprefix("not ").split(" ")[0].removesuffix(")")
     return _USED.index(first) if first in _USED else len(_USED)
 
@@ -318,44 +362,60 @@ def conflicts(derivation: Derivation, most: int = 4) -> list[tuple[str, ...]]:
     Args:
         most: Callers in a set at most.
     """
-    names = list(derivation.constraints)
-    found: list[tuple[str, ...]] = []
+    alike: dict[int, list[str]] = {}
+    for name, constraint in derivation.constraints.items():
+        alike.setdefault(constraint.allowed, []).append(name)
+    groups: list[tuple[int, ...]] = []
     for size in range(1, most + 1):
-        for group in combinations(names, size):
-            if any(set(known) <= set(group) for known in found):
-                continue
-            if not reduce(lambda a, b: a & b, (derivation.constraints[name].allowed for name in group)):
-                found.append(group)
-    return found
+        for group in combinations(alike, size):
+            if not reduce(lambda a, b: a & b, group) and not any(set(known) <= set(group) for known in groups):
+                groups.append(group)
+    order = {name: i for i, name in enumerate(derivation.constraints)}
+    found = [tuple(sorted(names, key=order.__getitem__)) for group in groups for names in product(*(alike[g] for g in group))]
+    return sorted(found, key=lambda names: (len(names), [order[name] for name in names]))
 
 
-def split(derivation: Derivation, most: int = 4) -> Split | None:
+def split(derivation: Derivation, most: int = 4, among: int = -1) -> Split | None:
+    """Return the cheapest way to serve every caller with several predicates, the first of `splits()`."""
+    return next(iter(splits(derivation, most, among)), None)
+
+
+def splits(derivation: Derivation, most: int = 4, among: int = -1) -> list[Split]:
     """
-    Return the cheapest way to serve every caller with several predicates.
+    Return the ways to serve every caller with as few predicates as possible, the cheapest first.
 
-    Cheapest: the fewest predicates; of those, the fewest callers that leave pfn_valid(); of those, the shortest expressions.
+    Cheapest: the fewest callers that leave pfn_valid(); of those, the shortest expressions.
 
     Args:
         most: Predicates at most.
+        among: Tables that may be predicates, as a set of bits; all by default.
     """
     names = list(derivation.constraints)
-    simple = derivation.simplest
+    simple = {number: text for number, text in derivation.simplest.items() if among >> number & 1}
     best: dict[int, int] = {}
+    alike: dict[int, int] = {}
+    for i, name in enumerate(names):
+        allowed = derivation.constraints[name].allowed
+        alike[allowed] = alike.get(allowed, 0) | 1 << i
     for number in simple:
-        served = sum(1 << i for i, name in enumerate(names) if derivation.constraints[name].allowed >> number & 1)
+        served = sum(who for allowed, who in alike.items() if allowed >> number & 1)
         if served not in best or len(simple[number]) < len(simple[best[served]]):
             best[served] = number
     everybody = (1 << len(names)) - 1
     masks = sorted(best, key=lambda mask: (-mask.bit_count(), len(simple[best[mask]])))
-    maximal = [m for m in masks if not any(m != other and m & other == m for other in masks)]
+    maximal: list[int] = []
+    for mask in masks:
+        if not any(mask & other == mask for other in maximal):
+            maximal.append(mask)
     for count in range(1, most + 1):
         choices = [group for group in combinations(maximal, count) if reduce(lambda a, b: a | b, group) == everybody]
         if choices:
-            group = min(
-                choices, key=lambda g: (len(names) - max(m.bit_count() for m in g), sum(len(simple[best[m]]) for m in g)))
-            ordered = sorted(group, key=lambda m: (-m.bit_count(), len(simple[best[m]])))
-            return Split(_assign(ordered, names, best, simple))
-    return None
+            found = []
+            for group in choices:
+                ordered = sorted(group, key=lambda m: (-m.bit_count(), len(simple[best[m]])))
+                found.append(Split(_assign(ordered, names, best, simple)))
+            return sorted(found, key=lambda way: (way.moved, sum(len(text) for text, _ in way.predicates)))
+    return []
 
 
 def _assign(

@@ -67,12 +67,14 @@ class Setting:
         definition: pfn_valid() in force.
         remedy: On arm64, which remedy of the 2016 series; "": the series itself.
         config: Symbols that differ from the checker's configuration, which is the recorded kernel's with DEBUG_VM.
+        at_boot: If given, what boot asks instead of `definition`; for trying several predicates in one kernel.
     """
 
     arch: str
     definition: Definition
     remedy: str = ""
     config: tuple[tuple[str, bool], ...] = ()
+    at_boot: Definition | None = None
 
     def kconfig(self, **more: bool) -> Kconfig:
         """Return the configuration."""
@@ -80,8 +82,11 @@ class Setting:
 
     def boot(self, hardware: Hardware, **more: bool) -> Kernel:
         """Boot a machine."""
-        return boot.boot(
-            TREES[self.arch], self.arch, hardware, config=self.kconfig(**more), remedy=self.remedy, pfn_valid=self.definition)
+        k = boot.boot(
+            TREES[self.arch], self.arch, hardware, config=self.kconfig(**more), remedy=self.remedy,
+            pfn_valid=self.at_boot or self.definition)
+        k.pfn_valid = boot.definition(TREES[self.arch], self.arch, k.config, self.definition)
+        return k
 
 
 Built = tuple[Kernel, int]

@@ -30,6 +30,8 @@ COMMANDS = {
     "online": "online memory blocks",
     "capture": "record a machine: its files into a folder",
     "compare": "the differences of two machines or recordings, or of one scenario on two machines",
+    "check": "hold a pfn_valid() against everything that asks it",
+    "derive": "find the pfn_valid() that serves everything that asks it",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
     "vm": "real kernels in QEMU: what is missing, get a kernel, boot it, its console",

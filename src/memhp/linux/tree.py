@@ -94,6 +94,8 @@ class Tree:
         "v4.12", "", "memblock_clear_nomap() arrived with kdump on arm64")
     nomap_memmap_initialised: bool = since(
         "v5.14", "9092d4f7a1f8", "memblock: update initialization of reserved pages")
+    # The following were read off the sources of v4.9, v6.1 and v6.12; which release in between brought what has no commit here is
+    # not confirmed.
     memblock_cap_memory_range: bool = since(
         "v4.11", "", "memory can be capped at both ends (memblock_cap_memory_range()), NOMAP ranges excepted")
     config_movable_node: bool = until(
@@ -120,13 +122,12 @@ class Tree:
         "v5.16", "", "memblock_free() takes a pointer; physical addresses go to memblock_phys_free()")
     memblock_mirror_needs_kernelcore: bool = since(
         "v6.0", "", "mirrored memory is noted only under kernelcore=mirror")
-    memblock_spare_regions: int = value(
-        0,
-        ("v6.0", 2, "28e1a8f4b0ff", "memblock: avoid some repeat when add new range"),
-        ("v6.10", 1, "", "an array that can hold twice its regions and 1 is filled at once, not 2"),
-    )
+    memblock_inserts_at_once: bool = since(
+        "v6.0", "28e1a8f4b0ff", "memblock: avoid some repeat when add new range")
     memblock_merges_nearby: bool = since(
         "v6.3", "", "after a change only the touched regions and their neighbours are merged, not the whole array")
+    memblock_reserved_get_nodes: bool = since(
+        "v6.5", "", "before memory goes to the page allocator reserved regions get the node of the memory they lie in")
     memblock_debugfs_flags: bool = since(
         "v6.6", "", "memblock's files in debugfs show node and flags")
     memblock_rsrv_noinit: bool = since(

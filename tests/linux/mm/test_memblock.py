@@ -631,7 +631,8 @@ def test_virt_alloc_prefers_the_node(k: Kernel) -> None:
     assert memblock.memblock_alloc_try_nid(k, 1 * MIB, 0, 0) == 32 * MIB
     memblock.memblock_free_early(k, 32 * MIB, 1 * MIB)
     assert memblock.memblock_virt_alloc_node(k, 4 * KIB, MAX_NUMNODES) == 33 * MIB - 4 * KIB
-    assert k.log.lines == ["Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead"]
+    assert k.log.lines[0] == "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead"
+    assert k.log.lines[1:] == ["WARNING: at mm/memblock.c memblock_virt_alloc_internal()"]
 
 
 def test_arm64_aligns_to_longer_cache_lines() -> None:
@@ -687,7 +688,8 @@ def test_bottom_up_starts_above_the_kernel() -> None:
     assert memblock.memblock_alloc(k, 4 * KIB, 4 * KIB) == kernel_end + 4 * KIB
     memblock.memblock_reserve(k, kernel_end, 64 * MIB)
     assert memblock.memblock_alloc(k, 4 * KIB, 4 * KIB) == 0x1000000 - 4 * KIB
-    assert k.log.lines[-1] == "memblock: bottom-up allocation failed, memory hotunplug may be affected"
+    assert k.log.lines[-2] == "memblock: bottom-up allocation failed, memory hotunplug may be affected"
+    assert k.log.lines[-1] == "WARNING: at mm/memblock.c memblock_find_in_range_node()"
 
 
 def test_hotpluggable_memory_is_spared_under_movable_node() -> None:
@@ -746,6 +748,116 @@ def test_dump_all(k: Kernel) -> None:
         " reserved.cnt  = 0x1",
         " reserved[0x0]\t[0x00000000000000-0xffffffffffffffff], 0x0 bytes on node 0 flags: 0x0",
     ]
+
+
+# v4.9 beside later trees: one test for each difference, read in its mm/memblock.c
+
+
+@pytest.fixture
+def today() -> Kernel:
+    """The same architecture on v6.12."""
+    return bare_kernel("x86_64", tree=tree.V6_12)
+
+
+def test_both_passes_warn_of_other_nodes(k: Kernel, today: Kernel) -> None:
+    """
+    v4.9 counts the gaps first and fills them then, and each pass warns; later trees fill at once where there is plenty of room.
+
+        |        [ r1, node 1 ]        |
+        |   [======= r2, node 0 =======]   |
+    """
+    for kernel, warnings in ((k, 2), (today, 1)):
+        memblock.memblock_add_node(kernel, 2 * MIB, 1 * MIB, 1)
+        memblock.memblock_add_node(kernel, 1 * MIB, 4 * MIB, 0)
+        assert kernel.log.lines == ["WARNING: at mm/memblock.c memblock_add_range()"] * warnings
+
+
+def test_a_region_took_32_bytes(k: Kernel, today: Kernel) -> None:
+    """
+    Flags were a long: 256 regions with nodes take two pages, as they do with an int; 512 take four, today three.
+
+        |   [ r0    [512][256] ]   [r1] [r2] ...   |
+    """
+    for kernel, size in ((k, 16 * KIB), (today, 12 * KIB)):
+        memblock.memblock_allow_resize(kernel)
+        memblock.memblock_add(kernel, 1 * GIB, 1 * GIB)
+        for i in range(257):
+            memblock.memblock_reserve(kernel, 4 * GIB + i * 2 * MIB, 1 * MIB)
+        assert kernel.memblock.reserved.max == 512
+        assert [(r.base, r.size) for r in kernel.memblock.reserved.regions if r.base < 4 * GIB] == [
+            (2 * GIB - 8 * KIB - size, size)]
+
+
+def test_an_empty_array_counted_one(k: Kernel, today: Kernel) -> None:
+    """Walks and texts of v4.9 show the dummy of an empty array: from byte 0 to the last, "bytes" of which there are none."""
+    assert list(memblock.for_each_reserved_mem_region(k)) == [(0, TOP)]
+    assert memblock.memblock_debug_show(k, k.memblock.reserved) == "   0: 0x0000000000000000..0xffffffffffffffff\n"
+    assert memblock.memblock_debug_show(today, today.memblock.reserved) == ""
+    assert list(memblock.for_each_free_mem_range(k)) == []
+
+
+def test_reservations_had_a_node_to_be_asked_for(k: Kernel, today: Kernel) -> None:
+    """A walk over reserved regions heeded the node; today it takes all."""
+    for kernel, seen in ((k, []), (today, [(1 * MIB, 2 * MIB, NONE)])):
+        memblock.memblock_reserve(kernel, 1 * MIB, 1 * MIB)
+        assert seen == list(memblock.for_each_mem_range(kernel, kernel.memblock.reserved, None, 0, MEMBLOCK_NONE))
+
+
+def test_bottom_up_once_needed_a_config_symbol(k: Kernel, today: Kernel) -> None:
+    """Without CONFIG_MOVABLE_NODE v4.9 cannot allocate upwards; today it can, from the second page on."""
+    for kernel, place in ((k, 1 * MIB - 4 * KIB), (today, 4 * KIB)):
+        memblock.memblock_add(kernel, 0, 1 * MIB)
+        memblock.memblock_set_bottom_up(kernel, True)
+        assert place == memblock.memblock_alloc(kernel, 4 * KIB, 4 * KIB)
+
+
+def test_mirrors_were_always_noted(k: Kernel, today: Kernel) -> None:
+    """memblock_mark_mirror() once needed no kernelcore=mirror."""
+    for kernel, flags in ((k, [MEMBLOCK_MIRROR]), (today, [MEMBLOCK_NONE])):
+        memblock.memblock_add(kernel, 1 * MIB, 1 * MIB)
+        memblock.memblock_mark_mirror(kernel, 1 * MIB, 1 * MIB)
+        assert flags == [r.flags for r in kernel.memblock.memory.regions]
+
+
+def test_overlaps_at_the_top(k: Kernel, today: Kernel) -> None:
+    """
+    A range past the top wrapped around and so overlapped nothing; today it is cut.
+
+        |                 [== r1 ==|
+        |                     [ r2 |===]
+    """
+    for kernel, overlaps in ((k, False), (today, True)):
+        memblock.memblock_add(kernel, TOP - 2 * MIB, 2 * MIB)
+        assert overlaps == memblock.memblock_overlaps_region(kernel, kernel.memblock.memory, TOP - 1 * MIB, 2 * MIB)
+
+
+def test_arrays_are_given_back_last(k: Kernel, today: Kernel) -> None:
+    """
+    Where memblock is not kept, a placed array goes to the page allocator at the end; the built-in one stays.
+
+        |   [ memory       [array] ]   [r1] ... [r129]   |
+    """
+    for kernel in (k, today):
+        freed: list[tuple[int, int]] = []
+        memblock.memblock_allow_resize(kernel)
+        memblock.memblock_add(kernel, 1 * MIB, 1 * MIB)
+        for i in range(129):
+            memblock.memblock_reserve(kernel, 1 * GIB + i * 2 * MIB, 1 * MIB)
+        assert memblock.get_allocated_memblock_reserved_regions_info(kernel) == (2 * MIB - 8 * KIB, 8 * KIB)
+        assert memblock.get_allocated_memblock_memory_regions_info(kernel) == (0, 0)
+        memblock.memblock_discard(kernel, lambda _, start, end, freed=freed: freed.append((start, end)))
+        assert freed == [(0x1FE, 0x200)]
+        assert kernel.totalram_pages == 2
+
+
+def test_what_v4_9_does_not_have(k: Kernel) -> None:
+    """Asking an old tree for a later function is our own mistake, not the kernel's answer."""
+    for call in (
+        lambda: memblock.memblock_cap_memory_range(k, 0, 1 * MIB), lambda: memblock.memblock_reserved_mark_noinit(k, 0, 1 * MIB),
+        lambda: memblock.memblock_add_node(k, 0, 1 * MIB, 0, MEMBLOCK_HOTPLUG),
+    ):
+        with pytest.raises(ModelDefectError):
+            call()
 
 
 def calls(function: Any, *arguments: Any) -> list[str]:

@@ -16,6 +16,7 @@ comparison is a comparison of bytes. `Answer` reads them.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import re
@@ -93,12 +94,8 @@ def _unpack(release: str) -> Path:
         for name in ("asm.h", "cmpxchg.h"):
             if (Path(scratch) / "tools/arch/x86/include/asm" / name).exists():
                 (tests / "asm" / name).symlink_to(f"../../../arch/x86/include/asm/{name}")
-        try:
-            Path(scratch).rename(folder)
-        except OSError:
-            if not folder.exists():       # another process was quicker: take its folder
-                raise
-        Path(scratch).mkdir(exist_ok=True)
+        Path(scratch).rename(folder)
+        Path(scratch).mkdir()
     return folder
 
 
@@ -111,6 +108,13 @@ def build(release: str, *, numa: bool = True) -> Path:
     """
     if reason := missing(release):
         raise Unavailable(reason)
+    cache().mkdir(parents=True, exist_ok=True)
+    with open(cache() / f"{release}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)      # tests run side by side; one of them builds
+        return _build(release, numa)
+
+
+def _build(release: str, numa: bool) -> Path:
     folder = _unpack(release)
     flags = [
         "-std=gnu11", "-Wl,-z,defs", "-O2", "-fPIC", "-shared", "-w",
@@ -126,7 +130,9 @@ def build(release: str, *, numa: bool = True) -> Path:
     command = ["gcc", *flags, "-I.", "-I../../include", "-o", str(scratch), str(DRIVER.resolve()), "mmzone.c", *library]
     done = subprocess.run(command, cwd=folder / "tools/testing/memblock", capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unavailable(f"linux-source-{release} does not compile here:\n{done.stderr}")
+        if "stdio.h: No such file" in done.stderr:
+            raise Unavailable("the C library's headers are not installed (libc6-dev)")
+        raise RuntimeError(f"memblock of linux-source-{release} does not compile:\n{done.stderr}")
     scratch.replace(target)
     return target
 

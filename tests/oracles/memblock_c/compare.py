@@ -26,6 +26,8 @@ from tests.oracles.memblock_c.model import Model, Operation
 
 TOP = (1 << 64) - 1
 NOWHERE = 1 << NODES_SHIFT
+FEW = 1 << 32
+"""Bytes that C can free page by page while one waits."""
 NODES = (-1, 0, 0, 1, 1, 2, 3, NOWHERE - 1, NOWHERE, NOWHERE + 1, -2)
 FLAGS = (0, 0, 0, 1, 2, 4, 8, 12, 0x10, 0x17)
 
@@ -36,7 +38,7 @@ CHANGES = (
 )
 RARE = (
     "TRIM_MEMORY", "ENFORCE_MEMORY_LIMIT", "CAP_MEMORY_RANGE", "MEM_LIMIT_REMOVE_MAP", "SET_BOTTOM_UP", "SET_CURRENT_LIMIT",
-    "ALLOW_RESIZE", "SET_SLAB", "DOUBLE_ARRAY", "RESERVE_MEM", "DUMP_ALL", "DEBUG_SHOW",
+    "ALLOW_RESIZE", "SET_SLAB", "DOUBLE_ARRAY", "RESERVE_MEM", "DUMP_ALL", "DEBUG_SHOW", "FREE_ALL", "FREE_ALL", "FREE_LATE",
 )
 PHYS_ALLOCATIONS = ("PHYS_ALLOC", "PHYS_ALLOC_RANGE", "PHYS_ALLOC_TRY_NID", "ALLOC_RANGE_NID")
 ALLOCATIONS = (
@@ -50,7 +52,7 @@ QUESTIONS = (
 )
 WALKS = (
     "MEM_RANGE", "MEM_RANGE_REV", "RESERVED_MEM_RANGE", "FREE_MEM_RANGE", "FREE_MEM_RANGE_REVERSE", "ANY_RANGE", "ANY_RANGE_REV",
-    "MEM_PFN_RANGE", "MEM_REGION", "RESERVED_MEM_REGION",
+    "MEM_PFN_RANGE", "FREE_MEM_PFN_RANGE_IN_ZONE", "MEM_REGION", "RESERVED_MEM_REGION",
 )
 NEW_IN_6_12 = {
     "RESERVED_MARK_NOINIT", "ESTIMATED_NR_FREE_PAGES", "HAS_MIRROR", "VALIDATE_NUMA_COVERAGE", "RESERVE_MEM", "RESERVE_MEM_FIND",
@@ -156,6 +158,11 @@ class Maker:
                 ))
             case "RESERVE_MEM_FIND":
                 return verb, rng.choice(("one", "two", "none", "five", "exactly15chars_"))
+            case "FREE_ALL":
+                return verb, rng.choice((TOP >> 12, 0, self.point() >> 12))
+            case "FREE_LATE":
+                base, size = self.range()
+                return verb, min(base, TOP - 2 * FEW), min(size, FEW)
             case "DEBUG_SHOW":
                 return verb, rng.randrange(2)
             case "IS_RESERVED" | "IS_MEMORY" | "IS_MAP_MEMORY":
@@ -172,6 +179,9 @@ class Maker:
                 return verb, rng.choice(NODES), rng.choice(FLAGS)
             case "ANY_RANGE" | "ANY_RANGE_REV":
                 return verb, rng.randrange(2), rng.randrange(3), rng.choice(NODES), rng.choice(FLAGS)
+            case "FREE_MEM_PFN_RANGE_IN_ZONE":
+                start, end = sorted((self.point() >> 12, self.point() >> 12))
+                return verb, rng.choice(NODES), start, end
             case "MEM_PFN_RANGE":
                 return verb, rng.choice(NODES)
         if verb in ALLOCATIONS:
@@ -187,6 +197,9 @@ class Maker:
         k = self.model.k
         if verb == "END_OF_DRAM":
             return bool(k.memblock.memory.regions) or not self.newer
+        if verb == "FREE_ALL":      # C frees block by block
+            regions = k.memblock.memory.regions
+            return not regions or (sum(r.size for r in regions) < FEW and regions[-1].base < TOP - 2 * FEW)
         if verb == "RESERVE_MEM" or verb in ALLOCATIONS:      # after slab works C takes the memory from there
             return not k.slab_is_available or (verb in PHYS_ALLOCATIONS and not self.newer)
         return True

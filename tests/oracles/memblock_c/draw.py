@@ -23,17 +23,29 @@ def label(region: Region, *, nodes: bool = True) -> str:
     return " ".join(words)
 
 
-def address(value: int) -> str:
-    """Return an address as short as it can be said: 4K, 2M+1, top-1."""
-    top = 1 << 64
-    if top - value <= 1 << 20:
-        return f"top-{top - value:#x}" if top - value > 9 else f"top-{top - value}"
-    for unit in (1 << 30, 1 << 20, 1 << 10):
-        near = (value + unit // 2) // unit * unit
+def _words(value: int) -> str:
+    """Return a number of bytes in units, with what is left behind a sign, or in hex if that is longer."""
+    if value < 1 << 10:
+        return str(value)
+    for unit in (1 << 40, 1 << 30, 1 << 20, 1 << 10):
+        near = (value + 9) // unit * unit
         off = value - near
         if near and abs(off) <= 9:
-            return format_size(near) + (f"{off:+d}" if off else "")
-    return f"{value:#x}" if value > 9 else str(value)
+            return format_size(near) + (f"{off:+d}" if off else "") if near < unit << 14 else f"{near // unit:,}{off or ''}"
+        if near and off % 512 == 0 and off.bit_count() <= 10:
+            return f"{format_size(near)}+{f'{off / 1024:g}K' if off & 1023 else format_size(off)}"
+    return f"{value:#x}"
+
+
+def address(value: int) -> str:
+    """
+    Return an address as short as it can be said. `top` is 2^64.
+
+    >>> [address(a) for a in (0, 64, 4096, (2 << 20) + 1, (1 << 30) + 8192, (1 << 64) - 1)]
+    ['0', '64', '4K', '2M+1', '1G+8K', 'top-1']
+    """
+    top = 1 << 64
+    return f"top-{_words(top - value)}" if top - value <= 1 << 40 else _words(value)
 
 
 def strip(rows: Sequence[tuple[str, Sequence[Region]]], *, nodes: bool = True) -> str:

@@ -166,6 +166,7 @@ static unsigned int boots;		/* places that speak once speak again after a RESET 
 	if (__warn && __spoken != boots) {						\
 		__spoken = boots;							\
 		say(text);								\
+		say("WARNING: at mm/memblock.c %s()", __func__);			\
 	}										\
 	__warn;										\
 })
@@ -275,7 +276,65 @@ struct dentry;
 #undef SMP_CACHE_BYTES
 #define SMP_CACHE_BYTES 64
 
+/* What goes to the page allocator, neighbours as one range. */
+
+static unsigned long freed_start, freed_end;
+static long totalram;
+
+static void say_freed(void)
+{
+	if (freed_start < freed_end)
+		say("free 0x%lx-0x%lx", freed_start, freed_end);
+	freed_start = freed_end = 0;
+}
+
+static void free_pages(unsigned long pfn, unsigned int order)
+{
+	if (pfn != freed_end) {
+		say_freed();
+		freed_start = pfn;
+	}
+	freed_end = pfn + (1UL << order);
+}
+
+static void reserve_pages(unsigned long start, unsigned long end, int nid)
+{
+	say("reserve 0x%lx-0x%lx %d", start, end, nid);
+}
+
+static int node_of_pfn(unsigned long pfn)
+{
+	unsigned long start, end;
+	int nid = memblock_search_pfn_nid(pfn, &start, &end);
+
+	return nid >= 0 && nid < MAX_NUMNODES ? nid : 0;
+}
+
+#define memblock_free_pages(page, pfn, order) free_pages(pfn, order)
+#define reserve_3(start, end, nid, ...) reserve_pages(start, end, nid)
+#define reserve_bootmem_region(args...) reserve_3(args, NUMA_NO_NODE, 0)
+#define early_pfn_to_nid node_of_pfn
+#define totalram_pages_add(n) (totalram += (n))
+#define totalram_pages_inc() (totalram++)
+
 bool movable_node_enabled;
+
+/* The simulator's struct zone has no place; this one has, for the walk over a zone. */
+struct placed_zone {
+	atomic_long_t managed_pages;
+	unsigned long zone_start_pfn, end_pfn;
+	int nid;
+};
+#define zone placed_zone
+#define zone_to_nid(z) ((z)->nid)
+#define zone_end_pfn(z) ((z)->end_pfn)
+#ifndef U64_MAX
+#define U64_MAX ((u64)~0ULL)
+#endif
+#ifndef ULONG_MAX
+#define ULONG_MAX (~0UL)
+#endif
+#define CONFIG_DEFERRED_STRUCT_PAGE_INIT
 
 #define memset set_memory
 #pragma GCC diagnostic ignored "-Wincompatible-pointer-types"
@@ -283,6 +342,7 @@ bool movable_node_enabled;
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include "memblock.c"
 #undef memset
+#undef zone
 
 /* The operations; their numbers are their places here, read by the Python side from this list. */
 
@@ -299,10 +359,12 @@ enum verb {
 	IS_RESERVED, IS_MEMORY, IS_MAP_MEMORY, IS_REGION_MEMORY, IS_REGION_RESERVED, OVERLAPS_REGION, ADDRS_OVERLAP,
 	SEARCH_PFN_NID, VALIDATE_NUMA_COVERAGE,
 	MEM_RANGE, MEM_RANGE_REV, RESERVED_MEM_RANGE, FREE_MEM_RANGE, FREE_MEM_RANGE_REVERSE, ANY_RANGE, ANY_RANGE_REV,
-	MEM_PFN_RANGE, MEM_REGION, RESERVED_MEM_REGION,
+	MEM_PFN_RANGE, FREE_MEM_PFN_RANGE_IN_ZONE, MEM_REGION, RESERVED_MEM_REGION,
 	DUMP_ALL, DEBUG_SHOW, DOUBLE_ARRAY,
 	RESERVE_MEM,		/* the text is in the arguments */
 	RESERVE_MEM_FIND,
+	FREE_ALL,		/* max_low_pfn; logs what goes to the page allocator */
+	FREE_LATE,
 	NR_VERBS
 };
 
@@ -451,6 +513,17 @@ static void run(const struct op *op)
 			answer3(start, end, nid);
 		break;
 	case MEM_PFN_RANGE: for_each_mem_pfn_range(n, (int)a[0], &spfn, &epfn, &nid) answer3(spfn, epfn, nid); break;
+	case FREE_MEM_PFN_RANGE_IN_ZONE: {
+		struct placed_zone zone = { .nid = (int)a[0], .zone_start_pfn = a[1], .end_pfn = a[2] };
+
+		i = 0;
+		for (__next_mem_pfn_range_in_zone(&i, &zone, &spfn, &epfn); i != U64_MAX;
+		     __next_mem_pfn_range_in_zone(&i, &zone, &spfn, &epfn)) {
+			answer(spfn);
+			answer(epfn);
+		}
+		break;
+	}
 	case MEM_REGION:
 		for_each_mem_region(r)
 			answer3(memblock_region_memory_base_pfn(r), memblock_region_memory_end_pfn(r), r->flags);
@@ -458,6 +531,19 @@ static void run(const struct op *op)
 	case RESERVED_MEM_REGION:
 		for_each_reserved_mem_region(r)
 			answer3(memblock_region_reserved_base_pfn(r), memblock_region_reserved_end_pfn(r), r->flags);
+		break;
+	case FREE_ALL:
+		totalram = 0;
+		max_low_pfn = a[0];
+		memblock_free_all();
+		say_freed();
+		answer(totalram);
+		break;
+	case FREE_LATE:
+		totalram = 0;
+		memblock_free_late(a[0], a[1]);
+		say_freed();
+		answer(totalram);
 		break;
 	case DUMP_ALL: memblock_dump_all(); break;
 	case DEBUG_SHOW: seq.private = type_of(a[0]); memblock_debug_show(&seq, NULL); break;

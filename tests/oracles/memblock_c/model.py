@@ -11,6 +11,7 @@ from typing import Any
 from memhp.errors import KernelBugError, KernelError
 from memhp.linux import kconfig, tree
 from memhp.linux.include import memblock as types
+from memhp.linux.include.mmzone import Zone
 from memhp.linux.mm import memblock
 from memhp.linux.state import Kernel
 from tests.linux.bare import bare_kernel
@@ -83,8 +84,53 @@ def _debug_show(k: Kernel, number: int) -> str:
     return memblock.memblock_debug_show(k, _type(k, number))
 
 
+def _in_zone(k: Kernel, nid: int, start_pfn: int, end_pfn: int) -> list[int]:
+    zone = Zone("Normal", 0, nid, 1)
+    zone.zone_start_pfn, zone.spanned_pages = start_pfn, end_pfn - start_pfn
+    return _flat(memblock.for_each_free_mem_pfn_range_in_zone(k, zone), 2)
+
+
 def _shown(k: Kernel, number: int) -> list[types.MemblockRegion]:
     return memblock._shown(k, _type(k, number))
+
+
+class _Freed:
+    """What goes to the page allocator, neighbours as one range, in the words of driver.c."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.lines = k.log.lines
+        self.start = self.end = 0
+
+    def free(self, k: Kernel, start_pfn: int, end_pfn: int) -> None:
+        if start_pfn != self.end:
+            self.flush()
+            self.start = start_pfn
+        self.end = end_pfn
+
+    def reserve(self, k: Kernel, start: int, end: int, nid: int) -> None:
+        self.lines.append(f"reserve {start:#x}-{end:#x} {nid}")
+
+    def flush(self) -> None:
+        if self.start < self.end:
+            self.lines.append(f"free {self.start:#x}-{self.end:#x}")
+        self.start = self.end = 0
+
+
+def _free_all(k: Kernel, max_low_pfn: int) -> int:
+    k.max_low_pfn = max_low_pfn
+    k.totalram_pages = 0
+    freed = _Freed(k)
+    memblock.memblock_free_all(k, freed.reserve, freed.free)
+    freed.flush()
+    return k.totalram_pages
+
+
+def _free_late(k: Kernel, base: int, size: int) -> int:
+    freed = _Freed(k)
+    k.totalram_pages = 0
+    memblock.memblock_free_late(k, base, size, freed.free)
+    freed.flush()
+    return k.totalram_pages
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
@@ -125,6 +171,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "ANY_RANGE": lambda k, a, b, nid, flags: _flat(memblock.for_each_mem_range(k, _type(k, a), _type(k, b), nid, flags)),
     "ANY_RANGE_REV": lambda k, a, b, nid, flags: _flat(memblock.for_each_mem_range_rev(k, _type(k, a), _type(k, b), nid, flags)),
     "MEM_PFN_RANGE": lambda k, nid: _flat(memblock.for_each_mem_pfn_range(k, nid)),
+    "FREE_MEM_PFN_RANGE_IN_ZONE": _in_zone,
     "MEM_REGION": lambda k: _flat(
         (types.memblock_region_memory_base_pfn(k, r), types.memblock_region_memory_end_pfn(k, r), r.flags)
         for r in memblock.for_each_mem_region(k)),
@@ -132,6 +179,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
         (types.memblock_region_reserved_base_pfn(k, r), types.memblock_region_reserved_end_pfn(k, r), r.flags)
         for r in _shown(k, 1)),
     "DEBUG_SHOW": _debug_show,
+    "FREE_ALL": _free_all,
+    "FREE_LATE": _free_late,
     "DOUBLE_ARRAY": _double,
     "RESERVE_MEM": _errno(memblock.reserve_mem),
     "RESERVE_MEM_FIND": _find,

@@ -39,8 +39,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from memhp.errors import KernelBugError, KernelError, ModelDefectError
 from memhp.linux import bug
+from memhp.linux.include import mmzone
 from memhp.linux.include.memblock import (
     FLAG_SHOWN,
+    INIT_MEMBLOCK_REGIONS,
     MEMBLOCK_ALLOC_ACCESSIBLE,
     MEMBLOCK_ALLOC_NOLEAKTRACE,
     MEMBLOCK_DRIVER_MANAGED,
@@ -56,12 +58,17 @@ from memhp.linux.include.memblock import (
     memblock_is_hotpluggable,
     memblock_is_mirror,
     memblock_is_nomap,
+    memblock_is_reserved_noinit,
 )
 from memhp.linux.include.mmzone import Ingredient
 from memhp.linux.include.numa import MAX_NUMNODES, NUMA_NO_NODE
 
 if TYPE_CHECKING:
+    from memhp.linux.include.mmzone import Zone
     from memhp.linux.state import Kernel
+
+    ReserveRegion = Callable[[Kernel, int, int, int], None]
+    FreePages = Callable[[Kernel, int, int], None]
 
 ARCH_LOW_ADDRESS_LIMIT = 0xFFFFFFFF
 RESERVE_MEM_MAX_ENTRIES = 8
@@ -117,6 +124,15 @@ def _page_align(k: Kernel, size: int) -> int:
 def _sizeof_region(k: Kernel) -> int:
     """sizeof(struct memblock_region): flags were a long once. Source: none; include/linux/memblock.h"""
     return 24 if k.tree.memblock_flags_are_int or not _have_node_map(k) else 32
+
+
+def _warn_once(k: Kernel, place: str, text: str) -> None:
+    """WARN_ONCE(): the text and the warning, once for each place. Source: none; include/asm-generic/bug.h"""
+    key = f"{place} {text}"
+    if key not in k.log.warned:
+        k.log.warned.add(key)
+        bug.printk(k.log, text)
+        bug.printk(k.log, f"WARNING: at mm/memblock.c {place}")
 
 
 def _ignoring_enomem(call: Callable[..., None], *arguments: Any) -> None:
@@ -244,8 +260,8 @@ def memblock_find_in_range_node(k: Kernel, size: int, align: int, start: int, en
             ret = __memblock_find_range_bottom_up(k, max(start, kernel_end), end, size, align, nid, flags)
             if ret:
                 return ret
-            bug.WARN_ON_ONCE(k.log, True)
-            bug.printk_once(k.log, "memblock: bottom-up allocation failed, memory hotunplug may be affected")
+            _warn_once(
+                k, "memblock_find_in_range_node()", "memblock: bottom-up allocation failed, memory hotunplug may be affected")
 
     return __memblock_find_range_top_down(k, start, end, size, align, nid, flags)
 
@@ -276,6 +292,23 @@ def memblock_remove_region(k: Kernel, type: MemblockType, r: int) -> None:
     if not type.regions:
         bug.WARN_ON(k.log, type.total_size != 0)
         type.empty_nid = _node(k, MAX_NUMNODES)
+
+
+def _allocated_array(k: Kernel, type: MemblockType) -> tuple[int, int]:
+    """Return address and size of an array that memblock or slab placed, (0, 0) for the one in the kernel image. Source: none"""
+    if type.max == INIT_MEMBLOCK_REGIONS:
+        return 0, 0
+    return type.array, _page_align(k, type.max * _sizeof_region(k))
+
+
+def get_allocated_memblock_reserved_regions_info(k: Kernel) -> tuple[int, int]:
+    """Return address and size. Source: mm/memblock.c get_allocated_memblock_reserved_regions_info() [v4.9]"""
+    return _allocated_array(k, k.memblock.reserved)
+
+
+def get_allocated_memblock_memory_regions_info(k: Kernel) -> tuple[int, int]:
+    """Return address and size. Source: mm/memblock.c get_allocated_memblock_memory_regions_info() [v4.9]"""
+    return _allocated_array(k, k.memblock.memory)
 
 
 def memblock_double_array(k: Kernel, type: MemblockType, new_area_start: int, new_area_size: int) -> bool:
@@ -398,8 +431,7 @@ def memblock_add_range(k: Kernel, type: MemblockType, base: int, size: int, nid:
 
     # Twice, as in C: count the regions that are needed, then insert them. In between the array may be doubled, and an array of
     # reserved regions then changes by that. Where there is plenty of room later trees insert at once, and warn once.
-    spare = k.tree.memblock_spare_regions
-    insert = spare > 0 and len(regions) * 2 + spare <= type.max
+    insert = k.tree.memblock_inserts_at_once and len(regions) * 2 + 1 < type.max
     first = _first_above(regions, base)
     start_rgn = end_rgn = -1
     while True:
@@ -644,7 +676,7 @@ def for_each_reserved_mem_region(k: Kernel) -> Iterator[tuple[int, int]]:
         yield r.base, r.base + r.size - 1 & ULLONG_MAX
 
 
-def should_skip_region(k: Kernel, type: MemblockType, m: MemblockRegion, nid: int, flags: int) -> bool:
+def _should_skip_region(k: Kernel, type: MemblockType, m: MemblockRegion, nid: int, flags: int) -> bool:
     """
     Say whether a walk passes over a region. Later trees never pass over what is reserved.
 
@@ -673,9 +705,7 @@ def _any_node(k: Kernel, place: str, nid: int) -> int:
     """Return `nid`, with one complaint for each place that is given MAX_NUMNODES. Source: none; WARN_ONCE() in `place`"""
     if nid != MAX_NUMNODES or k.tree.memblock_any_invalid_node:
         return nid
-    if place not in k.log.warned:
-        k.log.warned.add(place)
-        bug.printk(k.log, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
+    _warn_once(k, place, "Usage of MAX_NUMNODES is deprecated. Use NUMA_NO_NODE instead")
     return NUMA_NO_NODE
 
 
@@ -694,7 +724,7 @@ def __for_each_mem_range(
     holes = [] if type_b is None else type_b.regions
     idx_b = 0
     for m in _shown(k, type_a):
-        if should_skip_region(k, type_a, m, nid, flags):
+        if _should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -721,7 +751,7 @@ def __for_each_mem_range_rev(
     holes = [] if type_b is None else type_b.regions
     idx_b = len(holes)
     for m in reversed(_shown(k, type_a)):
-        if should_skip_region(k, type_a, m, nid, flags):
+        if _should_skip_region(k, type_a, m, nid, flags):
             continue
         m_start, m_end, m_nid = m.base, m.base + m.size, m.nid
         if type_b is None:
@@ -797,6 +827,21 @@ def for_each_mem_pfn_range(k: Kernel, nid: int = MAX_NUMNODES) -> Iterator[tuple
         start_pfn, end_pfn = (r.base + up & ULLONG_MAX) >> shift, (r.base + r.size) >> shift
         if start_pfn < end_pfn and nid in (MAX_NUMNODES, r.nid):
             yield start_pfn, end_pfn, r.nid
+
+
+def for_each_free_mem_pfn_range_in_zone(k: Kernel, zone: Zone) -> Iterator[tuple[int, int]]:
+    """
+    Yield (start_pfn, end_pfn) of whole free pages of a zone's node that lie in the zone.
+
+    Source: mm/memblock.c __next_mem_pfn_range_in_zone() [v6.1, v6.12]
+    """
+    zone_end_pfn = mmzone.zone_end_pfn(zone)
+    for spa, epa, _ in for_each_free_mem_range(k, zone.nid):
+        spfn, epfn = (spa + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT, epa >> k.PAGE_SHIFT
+        if zone.zone_start_pfn < epfn and spfn < epfn:
+            if zone_end_pfn <= spfn:
+                return
+            yield max(zone.zone_start_pfn, spfn), min(zone_end_pfn, epfn)
 
 
 def memblock_set_node(k: Kernel, base: int, size: int, type: MemblockType, nid: int) -> None:
@@ -1326,6 +1371,117 @@ def memblock_set_current_limit(k: Kernel, limit: int) -> None:
 def memblock_allow_resize(k: Kernel) -> None:
     """From now on the arrays may grow. Source: mm/memblock.c memblock_allow_resize() [all]"""
     k.memblock_rw().can_resize = True
+
+
+# The end of early boot. What the page allocator does with a range is its own business, and is handed in.
+
+
+def reset_all_zones_managed_pages(k: Kernel) -> None:
+    """Source: mm/memblock.c reset_all_zones_managed_pages() [v6.1, v6.12]"""
+    for pgdat in k.nodes.values():
+        for zone in pgdat.node_zones:
+            zone.managed_pages = 0
+
+
+def _early_pfn_to_nid(k: Kernel, pfn: int) -> int:
+    """early_pfn_to_nid(). Source: none; mm/mm_init.c __early_pfn_to_nid() [v6.12]"""
+    found = memblock_search_pfn_nid(k, pfn)
+    return found[0] if found and _numa_valid_node(found[0]) else min(k.nodes, default=0)
+
+
+def memmap_init_reserved_pages(k: Kernel, reserve_bootmem_region: ReserveRegion) -> None:
+    """
+    Have the struct pages of reserved and of NOMAP memory reserved; `reserve_bootmem_region(k, start, end, nid)` does it.
+
+    Older trees pass no node (NUMA_NO_NODE here). Today reserved regions first get the node of the memory they lie in, which can
+    split them and even double their array; then once more from the start, for the new array is a reservation, too. Reservations
+    marked RSRV_NOINIT are left out.
+
+    Source: mm/memblock.c memmap_init_reserved_pages() [v6.1, v6.12]
+    """
+    if not k.tree.memblock_reserved_get_nodes:
+        for start, end, _ in for_each_reserved_mem_range(k):
+            reserve_bootmem_region(k, start, end, NUMA_NO_NODE)
+        for region in for_each_mem_region(k):
+            if memblock_is_nomap(region):
+                reserve_bootmem_region(k, region.base, region.base + region.size, NUMA_NO_NODE)
+        return
+
+    max_reserved = 0
+    while max_reserved != k.memblock.reserved.max:
+        max_reserved = k.memblock.reserved.max
+        for region in for_each_mem_region(k):
+            start, end = region.base, region.base + region.size
+            if memblock_is_nomap(region):
+                reserve_bootmem_region(k, start, end, region.nid)
+            _ignoring_enomem(memblock_set_node, k, start, region.size, k.memblock.reserved, region.nid)
+    for region in _shown(k, k.memblock.reserved):
+        if not memblock_is_reserved_noinit(region):
+            nid = region.nid
+            if not _numa_valid_node(nid):
+                nid = _early_pfn_to_nid(k, region.base >> k.PAGE_SHIFT)
+            reserve_bootmem_region(k, region.base, region.base + region.size, nid)
+
+
+def __free_memory_core(k: Kernel, start: int, end: int, memblock_free_pages: FreePages) -> int:
+    """Free the whole pages of [start, end) below max_low_pfn. Source: mm/memblock.c __free_memory_core() [v6.1, v6.12]"""
+    start_pfn = (start + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
+    end_pfn = min(end >> k.PAGE_SHIFT, k.max_low_pfn)
+    if start_pfn >= end_pfn:
+        return 0
+    memblock_free_pages(k, start_pfn, end_pfn)
+    return end_pfn - start_pfn
+
+
+def free_low_memory_core_early(
+    k: Kernel, reserve_bootmem_region: ReserveRegion, memblock_free_pages: FreePages,
+) -> int:
+    """Source: mm/memblock.c free_low_memory_core_early() [v6.1, v6.12]"""
+    _ignoring_enomem(memblock_clear_hotplug, k, 0, ULLONG_MAX)
+    memmap_init_reserved_pages(k, reserve_bootmem_region)
+    return sum(__free_memory_core(k, start, end, memblock_free_pages) for start, end, _ in for_each_free_mem_range(k))
+
+
+def memblock_free_all(
+    k: Kernel, reserve_bootmem_region: ReserveRegion, memblock_free_pages: FreePages,
+) -> None:
+    """
+    Hand all free memory to the page allocator.
+
+    Args:
+        k: The kernel.
+        reserve_bootmem_region: Called as (k, start, end, nid), in bytes.
+        memblock_free_pages: Called as (k, start_pfn, end_pfn); C calls it for each block of pages, as large as alignment allows.
+
+    Source: mm/memblock.c memblock_free_all() [v6.1, v6.12]
+    """
+    reset_all_zones_managed_pages(k)
+    k.totalram_pages += free_low_memory_core_early(k, reserve_bootmem_region, memblock_free_pages)
+
+
+def memblock_free_late(k: Kernel, base: int, size: int, memblock_free_pages: FreePages) -> None:
+    """
+    Free the whole pages of a range straight to the page allocator. Reservations are not looked at.
+
+    Source: mm/memblock.c memblock_free_late() [v6.1, v6.12], __memblock_free_late() [v4.9]
+    """
+    start_pfn = (base + k.PAGE_SIZE - 1 & ULLONG_MAX) >> k.PAGE_SHIFT
+    end_pfn = (base + size & ULLONG_MAX) >> k.PAGE_SHIFT
+    if start_pfn < end_pfn:
+        memblock_free_pages(k, start_pfn, end_pfn)
+        k.totalram_pages += end_pfn - start_pfn
+
+
+def memblock_discard(k: Kernel, memblock_free_pages: FreePages) -> None:
+    """
+    Free the arrays themselves, where the architecture keeps no memblock. Nobody may ask memblock anything afterwards.
+
+    Source: mm/memblock.c memblock_discard() [v6.1, v6.12]
+    """
+    for type in (k.memblock.reserved, k.memblock.memory):
+        addr, size = _allocated_array(k, type)
+        if size and not type.in_slab:
+            memblock_free_late(k, addr, size, memblock_free_pages)
 
 
 # What people see.

@@ -40,8 +40,11 @@ def free_low_memory_core_early(k: Kernel) -> int:
     """
     Reserve what memblock has reserved, free the rest of memory; returns the number of pages freed.
 
+    What firmware called hotpluggable was kept from early allocations; from here on it is memory like any other.
+
     Source: mm/nobootmem.c free_low_memory_core_early() [v4.9]
     """
+    memblock.memblock_clear_hotplug(k, 0, (1 << 64) - 1)
     for start, end in list(memblock.for_each_reserved_mem_region(k)):
         page_alloc.reserve_bootmem_region(k, start, end + 1)
     return sum(__free_memory_core(k, start, end) for start, end, _ in list(memblock.for_each_free_mem_range(k)))
