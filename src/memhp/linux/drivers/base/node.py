@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from memhp.linux.include import mmzone
 from memhp.linux.include.memory import MemoryBlock
 from memhp.linux.include.memory_model import page_columns
-from memhp.linux.include.mm_types import FLAGS, NODE
+from memhp.linux.include.mm_types import FLAGS, NODE, PageColumns
 from memhp.linux.include.mmzone import N_ONLINE
 from memhp.linux.include.page_flags import PAGE_INITIALISED
 from memhp.linux.mm import vmstat
@@ -38,10 +38,23 @@ def register_mem_sect_under_node(k: Kernel, mem_blk: MemoryBlock, nid: int) -> N
         start = mmzone.section_nr_to_pfn(k, nr)
         found = get_nid_for_pfn(k, start) == nid
         if not found and (section.memmap.uniform(FLAGS) is None or section.memmap.uniform(NODE) is None):
-            found = any(get_nid_for_pfn(k, pfn) == nid for pfn in range(start + 1, start + k.PAGES_PER_SECTION))
+            found = _node_in_section(k, section.memmap, start, nid)
         if found:
             mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid))) if mem_blk.nodes else (nid,)
             return
+
+
+def _node_in_section(k: Kernel, columns: PageColumns, start: int, nid: int) -> bool:
+    """Whether get_nid_for_pfn() names a node for one page of a section: asked once for each stretch of pages that are alike."""
+    end = start + k.PAGES_PER_SECTION
+    points = k.pfn_valid.cuts(k, start, end) if k.config.HOLES_IN_ZONE else [start]
+    for pfn, stop in zip(points, [*points[1:], end], strict=True):
+        if mmzone.pfn_valid_within(k, pfn):
+            low, high = pfn - start, stop - start
+            pairs = zip(columns.values(NODE, low, high), columns.values(FLAGS, low, high), strict=True)
+            if any(node == nid and flags & PAGE_INITIALISED for node, flags in pairs):
+                return True
+    return False
 
 
 def get_nid_for_pfn(k: Kernel, pfn: int) -> int:
