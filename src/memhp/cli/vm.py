@@ -129,6 +129,10 @@ def examine() -> Iterator[Finding]:
     for arch in images.DEBIAN_ARCH:
         shell = images.busybox(arch)
         yield Finding(f"busybox for {arch}", shell.is_file(), str(shell), f"memhp vm fetch {arch} v6.12")
+        agent = images.agent_folder(arch)
+        about = str(agent) if (agent / "qemu-ga").is_file() else "for guests that others work with"
+        fix = f"memhp vm fetch {arch} agent"
+        yield Finding(f"guest agent for {arch}", (agent / "qemu-ga").is_file(), about, fix, needed=False)
     for arch, release, page in LAB:
         kernel = images.find(arch, release, _page(page))
         option = f" --page {page}" if page != "4K" else ""
