@@ -54,13 +54,10 @@ fix: $(READY)  ## Let ruff repair what it can
 bench: $(READY)  ## Run the benchmarks; each prints its figure beside its budget
 	$(BIN)/python -m bench $(ARGS)
 
-lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm)
-	@if ls tests/vm/test_*.py >/dev/null 2>&1; then $(BIN)/pytest tests/vm $(ARGS); else \
-	    echo "lab: there are no tests against running kernels yet."; \
-	    echo "     Real kernels are present as recordings: make test holds the model against src/memhp/recorded."; fi
-
-memblock-oracle: $(READY)  ## Build the C memblock from linux-source-6.1 and -6.12, the judge of the model's (in your cache folder)
-	@$(BIN)/python -m tests.oracles.memblock_c
+lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm): fetches kernels once, some 200 MiB, then some minutes
+	$(BIN)/memhp vm fetch --all
+	$(BIN)/memhp vm doctor
+	MEMHP_LAB=1 $(BIN)/pytest tests/vm -n 2 --dist loadscope $(ARGS)
 
 docs: $(READY)  ## Run every command that README.md and docs/ show, and compare what they print
 	$(BIN)/pytest tests/test_readme.py $(ARGS)

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from memhp.abi import files as abi
 from memhp.abi.files import MEMORY
@@ -28,13 +28,18 @@ from memhp.backends import base
 from memhp.backends.base import Answer, Backend, PluggedDevice
 from memhp.errors import KernelBugError, KernelError, KernelHangError, UsageError, did_you_mean
 from memhp.hardware import parse_size
-from memhp.scenario import ONLINE_TYPES, Add, BlockRef, Offline, Online, Plug, Scenario, Step, Write, parse_id
+from memhp.scenario import ONLINE_TYPES, Add, BlockRef, Device, Offline, Online, Plug, Scenario, Step, Write, parse_id
 from memhp.units import format_size
+
+if TYPE_CHECKING:
+    from memhp.abi.capture import Manifest
 
 PROBE = f"{MEMORY}/probe"
 ZONES = {"online": "online", "kernel": "online_kernel", "movable": "online_movable", **{word: word for word in ONLINE_TYPES}}
 """What `zone` may be, and the word that is written for it."""
 
+_DUMP = re.compile(r"page: ?[^d]|flags: |page_type: |raw: |head: |Fallback order|Built \d+ zonelists|Policy zone")
+"""Lines of a kernel's log that say nothing of why: dumps of a struct page, zonelists built anew."""
 _MEMORY_DIR = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})/[^/]+")
 _BLOCK_NAME = re.compile(r"memory([0-9]{1,12})")
 
@@ -74,7 +79,9 @@ class StepResult:
             return answer.oops or answer.hung
         if answer.error is not None:
             return explain_error(answer.error)
-        return "; ".join(answer.log) if answer.word == "refused" else ""
+        if answer.word != "refused":
+            return ""
+        return "; ".join(dict.fromkeys(line for line in answer.log if not _DUMP.match(line)))
 
     def json(self) -> dict[str, Any]:
         """Return the object that `memhp run --json` prints."""
@@ -151,12 +158,14 @@ def c_file(source: str) -> str:
     return f"{_C_NAMES.get(room, room)}.c"
 
 
-def connect(url: str) -> Machine:
+def connect(url: str, devices: Sequence[Device] = ()) -> Machine:
     """
     Open a machine.
 
     Args:
-        url: `model:TREE/ARCH?KEY=VALUE&…`, `model:FILE.toml` (a machine file: what is done is appended to it), `capture:DIR`.
+        url: `model:TREE/ARCH?KEY=VALUE&…`, `model:FILE.toml` (a machine file: what is done is appended to it), `capture:DIR`,
+            `qemu:RELEASE/ARCH?KEY=VALUE&…` (a real kernel; it ends with the machine, and with the thread that opened it).
+        devices: What is there at boot beside RAM, where the machine is booted by this.
 
     Returns:
         The machine; a context manager that closes it.
@@ -170,7 +179,7 @@ def connect(url: str) -> Machine:
     ...     machine.block_size >> 20
     1024
     """
-    return Machine(base.open(url))
+    return Machine(base.open(url, devices))
 
 
 class Machine:
@@ -186,7 +195,11 @@ class Machine:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.url = backend.url
-        self.block_size = read_block_size(backend)
+        try:
+            self.block_size = read_block_size(backend)
+        except BaseException:
+            backend.close()
+            raise
 
     def __enter__(self) -> Machine:
         return self
@@ -307,6 +320,35 @@ class Machine:
                 for region in read_iomem(self.backend).system_ram()
             ],
         }
+
+    def capture(self, directory: str, *, pages: bool = True, progress: Callable[[str], None] | None = None) -> Manifest:
+        """
+        Record this machine: its files into a folder that `capture:DIR` opens.
+
+        Args:
+            directory: A new or empty folder.
+            pages: The flags and counts of each page, too.
+            progress: Called with each path before it is read.
+
+        Raises:
+            UsageError: the folder is not empty.
+            OSError: it cannot be written.
+
+        >>> import tempfile
+        >>> with connect("model:v4.9/x86_64?mem=1G") as machine, tempfile.TemporaryDirectory() as folder:
+        ...     machine.capture(folder).arch
+        'x86_64'
+        """
+        import time
+
+        from memhp.abi.record import write_capture
+
+        about = self.backend.about()
+        when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        return write_capture(
+            self.backend, directory, arch=about.arch, origin=about.origin, when=when, log=self.log() or None, extra=about.files,
+            pages=pages, progress=progress,
+        )  # fmt: skip
 
     # Doing
 

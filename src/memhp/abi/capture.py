@@ -383,6 +383,14 @@ def _check_parents(top: str, parent: str, path: str, plain: set[str]) -> None:
 # Writing
 
 
+def check_new(directory: str | Path) -> Path:
+    """Return a folder that a capture may be written into; UsageError if it is there and not empty."""
+    folder = Path(directory)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: exists; a capture wants a new or empty folder")
+    return folder
+
+
 def write(
     files_by_path: Mapping[str, str | bytes],
     manifest: Manifest,
@@ -405,9 +413,7 @@ def write(
         UsageError: the folder is not empty, a path climbs out of the root, a file is too long.
         OSError: the folder cannot be written to.
     """
-    folder = Path(directory)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: exists; a capture wants a new or empty folder")
+    folder = check_new(directory)
     contents: dict[str, bytes] = {}
     entries: dict[str, Stored] = {}
     for path in sorted({*files_by_path, *write_only}):

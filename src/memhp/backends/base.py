@@ -10,9 +10,11 @@ URLs::
     model:TREE[+SERIES]/ARCH[?KEY=VALUE&…]     a model, freshly booted
     model:FILE.toml                            a machine file: booted, and everything done to it since, done again
     capture:DIR                                a recorded machine; it can only be looked at
+    qemu:RELEASE/ARCH[?KEY=VALUE&…]            a real kernel, booted in QEMU
+    qemu+unix:QMP.sock?qga=QGA.sock            a VM that somebody else started: its monitor, and its guest agent
 
 Values are percent-encoded; "+" is a plus sign. Keys of `model:` are `mem`, `smp`, `cmdline`, `page`, `nodes`, `capture`, `map`,
-`remedy`, `pfn_valid`.
+`remedy`, `pfn_valid`; of `qemu:` `mem`, `smp`, `cmdline`, `page`, `nodes`, and `kernel`, `modules` for a kernel of one's own.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import errno
 import importlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,7 +33,7 @@ from memhp.abi.files import MEMORY, Files
 from memhp.abi.memory import read_block_size
 from memhp.errors import KernelBugError, KernelError, KernelHangError, UsageError, did_you_mean
 from memhp.hardware import parse_size
-from memhp.scenario import Add, BlockRef, Offline, Online, Plug, Remove, Resize, Step, Unplug, Write, split_ref
+from memhp.scenario import Add, BlockRef, Device, Offline, Online, Plug, Remove, Resize, Step, Unplug, Write, split_ref
 from memhp.units import GIB, KIB, format_size
 
 DEFAULT_MEM = GIB
@@ -60,6 +62,22 @@ class PluggedDevice:
     node: int = 0
     requested: int | None = None
     plugged: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """
+    What a machine is.
+
+    Attributes:
+        arch: "arm64" or "x86_64"; "" if it does not tell.
+        origin: In words: what answers, and how it was made.
+        files: More files of it that a capture keeps, by path: the kernel's configuration.
+    """
+
+    arch: str = ""
+    origin: str = ""
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +198,18 @@ class Backend(Files, Protocol):
     def devices(self) -> list[PluggedDevice]:
         """Return the devices that hold memory, in the order of their addresses."""
         return []
+
+    def about(self) -> About:
+        """Return what the machine is, beside what its files say."""
+        return About(origin=self.url)
+
+    def traced(self, functions: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
+        """
+        Inside it, what these functions of the kernel call is traced; afterwards the list holds it, a function_graph text a task.
+
+        Functions that this kernel does not have are left out.
+        """
+        raise self.unable("trace calls")
 
     def window(self) -> int:
         """Return the first address of the hot-plug window; 0 if nobody knows."""
@@ -358,14 +388,78 @@ class CaptureURL:
         return f"capture:{self.path}"
 
 
-MachineURL = ModelURL | MachineFileURL | CaptureURL
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QemuURL:
+    """
+    `qemu:RELEASE/ARCH?…`: a real kernel to boot.
 
+    Attributes:
+        release: "v6.12", or "newest".
+        arch: "arm64" or "x86_64".
+        mem: Bytes of RAM, or None: the sum of `nodes`, or 1 GiB.
+        smp: CPUs.
+        cmdline: Added to the kernel's command line.
+        page: Bytes of a page.
+        nodes: Bytes by node.
+        kernel: File of a kernel of one's own, or "".
+        modules: Folder of its modules, or "".
+    """
+
+    release: str
+    arch: str
+    mem: int | None = None
+    smp: int = 2
+    cmdline: str = ""
+    page: int = 4 * KIB
+    nodes: tuple[int, ...] = ()
+    kernel: str = ""
+    modules: str = ""
+
+    @property
+    def ram(self) -> int:
+        """Bytes of RAM."""
+        return self.mem if self.mem is not None else sum(self.nodes) or DEFAULT_MEM
+
+    def __str__(self) -> str:
+        keys = {
+            "mem": format_size(self.mem) if self.mem is not None else "",
+            "smp": str(self.smp) if self.smp != 2 else "",
+            "cmdline": self.cmdline,
+            "page": format_size(self.page) if self.page != 4 * KIB else "",
+            "nodes": ",".join(format_size(size) if size else "0" for size in self.nodes),
+            "kernel": self.kernel,
+            "modules": self.modules,
+        }
+        text = "&".join(f"{key}={quote(value)}" for key, value in keys.items() if value)
+        return f"qemu:{quote(self.release)}/{self.arch}{'?' if text else ''}{text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnixURL:
+    """
+    `qemu+unix:QMP.sock?qga=QGA.sock`.
+
+    Attributes:
+        monitor: Socket of the VM's QMP monitor.
+        agent: Socket of its guest agent.
+    """
+
+    monitor: str
+    agent: str
+
+    def __str__(self) -> str:
+        return f"qemu+unix:{quote(self.monitor)}?qga={quote(self.agent)}"
+
+
+MachineURL = ModelURL | MachineFileURL | CaptureURL | QemuURL | UnixURL
+
+QEMU_KEYS = ("mem", "smp", "cmdline", "page", "nodes", "kernel", "modules")
 MODEL_KEYS = ("mem", "smp", "cmdline", "page", "nodes", "capture", "map", "remedy", "pfn_valid")
 ARCHES = ("arm64", "x86_64")
 _OTHER_NAMES = {"aarch64": "arm64", "amd64": "x86_64", "x86-64": "x86_64", "x86": "x86_64"}
 _PAGES = {"4K": 4 * KIB, "16K": 16 * KIB, "64K": 64 * KIB}
-_SCHEMES = ("model", "capture")
-_SCHEMES_TO_COME = ("qemu", "qemu+unix", "libvirt", "ssh", "host")
+_SCHEMES = ("model", "capture", "qemu", "qemu+unix")
+_SCHEMES_TO_COME = ("libvirt", "ssh", "host")
 _EXAMPLE = "model:v4.9/x86_64?mem=1G"
 _MAX_URL = 16 * KIB
 _SAFE = re.compile(r"[A-Za-z0-9._~,/:+@-]")
@@ -420,13 +514,22 @@ def parse(url: str) -> MachineURL:
         hint = f": did you mean model:{url}?" if url.endswith(".toml") or url.startswith("v") else f", such as {_EXAMPLE}"
         raise UsageError(f"{url!r} is no machine URL{hint}")
     if scheme in _SCHEMES_TO_COME:
-        raise UsageError(f"{scheme}: machines cannot be opened yet; model: and capture: can, such as {_EXAMPLE}")
+        raise UsageError(f"{scheme}: machines cannot be opened yet; model:, capture: and qemu: can, such as {_EXAMPLE}")
     if scheme not in _SCHEMES:
         raise UsageError(f"machine URL {url!r}: unknown scheme {scheme!r}{did_you_mean(scheme, _SCHEMES)}")
     if not rest:
         raise UsageError(f"machine URL {url!r}: nothing follows the colon; such as {_EXAMPLE}")
     if scheme == "capture":
         return CaptureURL(rest)
+    if scheme == "qemu":
+        return _parse_qemu(url, rest)
+    if scheme == "qemu+unix":
+        what = f"machine URL {url!r}"
+        place, _, keys = rest.partition("?")
+        given = _given(keys, ("qga",), what)
+        if not place or "qga" not in given:
+            raise UsageError(f"{what}: both sockets are needed, such as qemu+unix:{place or 'qmp.sock'}?qga=qga.sock")
+        return UnixURL(monitor=unquote(place, what), agent=given["qga"])
     if rest.endswith(".toml"):
         return MachineFileURL(rest)
     return _parse_model(url, rest)
@@ -434,26 +537,85 @@ def parse(url: str) -> MachineURL:
 
 def _parse_model(url: str, rest: str) -> ModelURL:
     what = f"machine URL {url!r}"
-    place, question, query = rest.partition("?")
+    place, _, keys = rest.partition("?")
     tree, slash, arch = place.rpartition("/")
     if not slash:
         raise UsageError(f"{what}: TREE/ARCH is needed, such as model:{place or 'v4.9'}/x86_64; a machine file ends in .toml")
     tree, arch = unquote(tree, what), unquote(arch, what)
+    check_arch(arch, what)
+    check_tree(tree, what)
+    return model_url(tree, arch, _given(keys, MODEL_KEYS, what), what)
+
+
+def _parse_qemu(url: str, rest: str) -> QemuURL:
+    what = f"machine URL {url!r}"
+    place, _, keys = rest.partition("?")
+    release, slash, arch = place.rpartition("/")
+    if not slash:
+        raise UsageError(f"{what}: RELEASE/ARCH is needed, such as qemu:{place or 'v6.12'}/arm64")
+    release, arch = unquote(release, what), unquote(arch, what)
+    check_arch(arch, what)
+    return qemu_url(release, arch, _given(keys, QEMU_KEYS, what), what)
+
+
+def check_arch(arch: str, what: str) -> None:
+    """Raise UsageError unless it is a known architecture, by its name here."""
     if arch not in ARCHES:
         near = f"; did you mean {_OTHER_NAMES[arch]}?" if arch in _OTHER_NAMES else did_you_mean(arch, ARCHES)
         raise UsageError(f"{what}: unknown architecture {arch!r}{near}")
-    check_tree(tree, what)
+
+
+def _given(query: str, known: tuple[str, ...], what: str) -> dict[str, str]:
+    """Return the decoded values of a URL's keys."""
     given: dict[str, str] = {}
-    for part in query.split("&") if question and query else []:
+    for part in query.split("&") if query else []:
         key, equals, value = part.partition("=")
-        if key not in MODEL_KEYS:
-            raise UsageError(f"{what}: unknown key {key!r}{did_you_mean(key, MODEL_KEYS)}")
+        if key not in known:
+            raise UsageError(f"{what}: unknown key {key!r}{did_you_mean(key, known)}")
         if key in given:
             raise UsageError(f"{what}: {key} is given twice")
         if not equals or not value:
             raise UsageError(f"{what}: {key} needs a value")
         given[key] = unquote(value, f"{what}: {key}")
-    return model_url(tree, arch, given, what)
+    return given
+
+
+def qemu_url(release: str, arch: str, given: dict[str, str], what: str) -> QemuURL:
+    """
+    Return the `QemuURL` of texts as they stand in a URL or on a command line; see `model_url()`.
+
+    Raises:
+        UsageError: a value that does not do.
+    """
+    if re.fullmatch(r"v[0-9]{1,3}\.[0-9]{1,3}|newest", release) is None:
+        near = f"; did you mean v{release}?" if re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", release) else ""
+        raise UsageError(f"{what}: kernel release {release[:40]!r} is neither like v6.12 nor newest{near}")
+    if "modules" in given and "kernel" not in given:
+        raise UsageError(f"{what}: modules belong to a kernel of one's own; kernel=IMAGE is missing")
+    page, smp, nodes = _shape(given, what, cpus=2)
+    return QemuURL(
+        release=release,
+        arch=arch,
+        mem=parse_size(given["mem"], f"{what}: mem") if "mem" in given else None,
+        smp=smp,
+        cmdline=given.get("cmdline", ""),
+        page=page,
+        nodes=nodes,
+        kernel=given.get("kernel", ""),
+        modules=given.get("modules", ""),
+    )
+
+
+def _shape(given: dict[str, str], what: str, cpus: int) -> tuple[int, int, tuple[int, ...]]:
+    """Return the bytes of a page, the number of CPUs and the sizes of the nodes."""
+    page = given.get("page", "4K").upper()
+    if page not in _PAGES:
+        raise UsageError(f"{what}: page {given['page']!r} is not a page size{did_you_mean(page, _PAGES)}")
+    smp = given.get("smp", str(cpus))
+    if not (smp.isascii() and smp.isdigit() and 1 <= int(smp[:9]) <= 4096):
+        raise UsageError(f"{what}: smp {smp[:20]!r} is not a number of CPUs from 1 to 4096")
+    nodes = tuple(parse_size(size, f"{what}: nodes") for size in given["nodes"].split(",")) if "nodes" in given else ()
+    return _PAGES[page], int(smp), nodes
 
 
 def model_url(tree: str, arch: str, given: dict[str, str], what: str) -> ModelURL:
@@ -474,13 +636,7 @@ def model_url(tree: str, arch: str, given: dict[str, str], what: str) -> ModelUR
             clash = [other for other in ("mem", "nodes", "map") if other in given and other != key]
             if clash:
                 raise UsageError(f"{what}: {key} says what memory there is; {' and '.join(clash)} cannot")
-    page = given.get("page", "4K").upper()
-    if page not in _PAGES:
-        raise UsageError(f"{what}: page {given['page']!r} is not a page size{did_you_mean(page, _PAGES)}")
-    smp = given.get("smp", "1")
-    if not (smp.isascii() and smp.isdigit() and 1 <= int(smp[:9]) <= 4096):
-        raise UsageError(f"{what}: smp {smp[:20]!r} is not a number of CPUs from 1 to 4096")
-    nodes = tuple(parse_size(size, f"{what}: nodes") for size in given["nodes"].split(",")) if "nodes" in given else ()
+    page, smp, nodes = _shape(given, what, cpus=1)
     if "pfn_valid" in given:
         check_name("definition of pfn_valid()", given["pfn_valid"], pfn_valid_names(), what)
     if "remedy" in given:
@@ -492,9 +648,9 @@ def model_url(tree: str, arch: str, given: dict[str, str], what: str) -> ModelUR
         tree=tree,
         arch=arch,
         mem=parse_size(given["mem"], f"{what}: mem") if "mem" in given else None,
-        smp=int(smp),
+        smp=smp,
         cmdline=given.get("cmdline", ""),
-        page=_PAGES[page],
+        page=page,
         nodes=nodes,
         capture=given.get("capture", ""),
         map=given.get("map", ""),
@@ -556,9 +712,13 @@ def pfn_valid_names() -> tuple[str, ...]:
     return (*mmzone.DEFINITIONS, *init.DEFINITIONS)
 
 
-def open(url: str) -> Backend:
+def open(url: str, devices: Sequence[Device] = ()) -> Backend:
     """
     Open the machine a URL names.
+
+    Args:
+        url: A machine URL.
+        devices: What is there at boot beside RAM, where the machine is booted by this.
 
     Raises:
         UsageError: the URL, or a file it names, is wrong.
@@ -566,6 +726,14 @@ def open(url: str) -> Backend:
         BackendError: the machine cannot be reached.
     """
     parsed = parse(url)
+    if isinstance(parsed, QemuURL):
+        from memhp.backends.qemu import backend as qemu
+
+        return qemu.open(parsed, devices)
+    if isinstance(parsed, UnixURL):
+        from memhp.backends.qemu import unix
+
+        return unix.open(parsed)
     module = importlib.import_module(f"memhp.backends.{'capture' if isinstance(parsed, CaptureURL) else 'model'}")
     backend: Backend = module.open(parsed)
     return backend

@@ -40,5 +40,9 @@ class CaptureBackend(base.Backend):
     def listdir(self, path: str) -> list[str]:
         return self.recorded.listdir(path)
 
+    def about(self) -> base.About:
+        manifest = self.recorded.manifest
+        return base.About(arch=manifest.arch, origin=manifest.origin)
+
     def write(self, path: str, text: str) -> None:
         raise UsageError(f"{self.url} is a recording: it can be looked at, not changed; -m 'model:…?capture=DIR' boots its twin")

@@ -185,6 +185,7 @@ def _errno(call: object) -> int | None:
     return None
 
 
-def _look(machine: Backend) -> tuple[MemorySnapshot, bytes, bytes, object]:
-    """Return what a step could change."""
-    return read_memory(machine), machine.read("/proc/iomem"), machine.read("/proc/zoneinfo"), machine.devices()
+def _look(machine: Backend) -> tuple[MemorySnapshot, bytes, object, object]:
+    """Return what a step could change; pages that are free come and go on a machine that lives."""
+    zones = [(zone.node, zone.zone, zone.start_pfn, zone.spanned, zone.present, zone.managed) for zone in read_zoneinfo(machine)]
+    return read_memory(machine), machine.read("/proc/iomem"), zones, machine.devices()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from memhp import hardware, scenario
 from memhp.abi.files import MEMORY
 from memhp.backends import base
-from memhp.backends.base import Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
+from memhp.backends.base import About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
 from memhp.linux import boot, kconfig, tree
 from memhp.linux.drivers.acpi import acpi_memhotplug
@@ -147,6 +147,10 @@ class ModelBackend(base.Backend):
 
     def address_limit(self) -> int:
         return 1 << self.kernel.MAX_PHYSMEM_BITS
+
+    def about(self) -> About:
+        k = self.kernel
+        return About(arch=k.arch.name, origin=f"{self.url}: the model of {k.tree.name}")
 
     def _place(self, step: Plug) -> tuple[PluggedDevice | None, str]:
         """Return where a DIMM goes, or None and what the monitor says. A DIMM that the guest refused keeps its place."""

@@ -28,10 +28,13 @@ COMMANDS = {
     "add": "hot-add memory by address or size",
     "plug": "plug a DIMM",
     "online": "online memory blocks",
+    "capture": "record a machine: its files into a folder",
+    "compare": "the differences of two machines or recordings, or of one scenario on two machines",
     "check": "hold a pfn_valid() against everything that asks it",
     "derive": "find the pfn_valid() that serves everything that asks it",
     "trees": "list the kernels that are known",
     "changes": "what two kernels do differently, by fact and commit",
+    "vm": "real kernels in QEMU: what is missing, get a kernel, boot it, its console",
 }
 
 _INTERRUPTED = 130
@@ -61,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             sys.stdout.flush()
             common.warn(_message(err))
+            if isinstance(err, BackendError) and err.output and os.environ.get("MEMHP_DEBUG"):
+                print(err.output, file=sys.stderr)
             return _code(err)
     except BrokenPipeError:
         # Whoever read our output has left; what Python still wants to write at exit goes nowhere.

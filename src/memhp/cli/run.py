@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     script = scenario.load(args.scenario)
     url = getattr(args, "machine", None) or script.machine or common.machine_url(args) or DEFAULT
     printer = common.StepPrinter(script.steps, json=json, log=args.log)
-    with connect(url) as machine:
+    with connect(url, script.devices) as machine:
         results = machine.run(script, watch=not json)
         if not json:
             for line in filter(None, (script.title, machine.url)):

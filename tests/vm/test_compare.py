@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Recordings of real kernels, and comparisons of two: a kernel with itself, and two releases."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.vm.conftest import KERNELS, need
+
+from memhp import scenario
+from memhp.abi import capture
+from memhp.backends import base
+from memhp.backends.base import Backend
+from memhp.backends.qemu import backend, images
+from memhp.backends.qemu.backend import QemuBackend
+from memhp.checker import differential
+from memhp.cli import main
+from memhp.machine import Machine
+from memhp.scenario import Device, Offline, Online, Plug, Resize, Scenario, Unplug
+from memhp.units import GIB, MIB
+
+OFFLINE = "cmdline=memhp_default_state%3Doffline"
+
+LIFE = Scenario(
+    devices=(Device(kind="virtio-mem", id="v0", max=2 * GIB),),
+    steps=(
+        Plug(id="d1", size=384 * MIB), Online(block="d1:1", to="online_movable"), Online(block="d1:0"), Online(block="d1:0"),
+        Offline(block=10), Offline(block="d1:1"), Unplug(id="d1"), Plug(id="d2", size=64 * MIB), Resize(id="v0", size=256 * MIB),
+        Resize(id="v0", size=0),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["arm64-6.12", "x86_64-6.1"])
+def test_a_recording_is_the_machine(name: str, boot: Callable[..., Backend], tmp_path: Path) -> None:
+    """What was recorded reads back, hash by hash, and does not differ from the machine it was taken from."""
+    machine = boot(KERNELS[name])
+    folder = tmp_path / "capture"
+    manifest = Machine(machine).capture(str(folder))
+    read = capture.load(folder, verify=True)
+    assert name.partition("-")[0] == manifest.arch == read.manifest.arch
+    assert manifest.release.startswith(name.partition("-")[2])
+    assert "/proc/kpageflags" in read.manifest.files
+    assert any(path.startswith("/boot/config-") for path in read.manifest.files)
+    assert [] == differential.compare(machine, base.open(f"capture:{folder}"))
+
+
+def test_one_kernel_with_itself(boot: Callable[..., Backend]) -> None:
+    """Two guests of one kernel answer a scenario alike: what is compared does not depend on luck."""
+    url = f"{KERNELS['arm64-6.12']}?{OFFLINE}"
+    machines = [boot(url, *LIFE.devices) for _ in range(2)]
+    compared = list(differential.run_both(LIFE, *machines))
+    assert len(LIFE.steps) + 1 == len(compared)
+    assert [] == [str(found) for step in compared for found in step.found]
+    assert ["accepted", "ok", "ok", "EINVAL", "EPERM"] == [step.first.word for step in compared[1:6]]
+
+
+def test_two_releases(capsys: pytest.CaptureFixture[str]) -> None:
+    """v5.10 has sections of 1 GiB where v6.12 has 128 MiB; the comparison says so, and ends with exit code 4."""
+    first, second = need(KERNELS["arm64-5.10"]), need(KERNELS["arm64-6.12"])
+    assert 4 == main(["compare", first, second, "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    sizes = next(line for line in lines if line["item"] == "block_size_bytes")
+    assert (GIB, 128 * MIB) == (sizes["first"], sizes["second"])
+    assert any(line["item"] == "memory9" and line["first"] is None for line in lines)
+
+
+def test_a_difference_is_found_in_a_step(boot: Callable[..., Backend]) -> None:
+    """The same steps with new blocks online at once: the step in which they come online is the first that differs."""
+    url = KERNELS["x86_64-6.12"]
+    machines = [boot(f"{url}?{OFFLINE}"), boot(f"{url}?{OFFLINE.replace('offline', 'online')}")]
+    compared = list(differential.run_both([Plug(id="d1", size=128 * MIB), Online(block="d1:0")], *machines))
+    assert ["auto_online_blocks"] == [found.item for found in compared[0].found]
+    assert {"accepted"} == {compared[1].first.word, compared[1].second.word}
+    assert ("offline", "online") in [(found.first, found.second) for found in compared[1].found if found.name == "state"]
+    assert ("ok", "EINVAL") == (compared[2].first.word, compared[2].second.word)
+
+
+def test_call_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two guests of one kernel run the same functions in the same order, from the DIMM's arrival to its departure."""
+    url = f"{need(KERNELS['arm64-6.12'])}?{OFFLINE}"
+    script = tmp_path / "life.toml"
+    steps = (Plug(id="d1", size=128 * MIB), Online(block="d1:0", to="online_movable"), Offline(block="d1:0"), Unplug(id="d1"))
+    script.write_text(scenario.dumps(Scenario(steps=steps)))
+    assert 0 == main(["compare", url, url, "--scenario", str(script), "--calls", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert 5 == len(lines)
+    ran = ("add_memory_resource", "online_pages", "offline_pages", "try_remove_memory")
+    for line, name in zip(lines[1:], ran, strict=True):
+        assert "" == line["calls"]["difference"]
+        assert name in line["calls"]["common"]
+
+
+def test_somebody_elses_vm(tmp_path: Path) -> None:
+    """A VM is reached by its monitor and its guest agent, shows the same files, and lives on when we leave it."""
+    parsed = base.parse(need(KERNELS["arm64-6.12"]))
+    assert isinstance(parsed, base.QemuURL)
+    images.fetch_agent("arm64")
+    own = QemuBackend(str(parsed), dataclasses.replace(backend.describe(parsed), sockets=tmp_path))
+    try:
+        url = f"qemu+unix:{base.quote(str(tmp_path / 'qmp.sock'))}?qga={base.quote(str(tmp_path / 'qga.sock'))}"
+        other = base.open(url)
+        try:
+            assert [] == differential.compare(own, other)
+            assert ("arm64", "qemu+unix") == (other.about().arch, other.url.partition(":")[0])
+            assert own.read("/proc/kpageflags", 8 * 0x40000, 8000)[:8] == other.read("/proc/kpageflags", 8 * 0x40000, 8000)[:8]
+            assert "accepted" == base.apply(other, Plug(id="d1", size=128 * MIB)).word
+            assert ["d1"] == [device.id for device in own.devices()]
+            for word, block in (("EINVAL", "d1:0"), ("ENOENT", "d1:1"), ("ENOENT", 99)):
+                assert word == base.apply(other, Online(block=block)).word
+            assert "EPERM" == base.apply(other, Offline(block=10)).word
+            assert other.log()[-1] == own.log()[-1]
+        finally:
+            other.close()
+        assert own.process.alive()
+    finally:
+        own.close()
