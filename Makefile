@@ -58,6 +58,10 @@ lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm): fetches kernels
 	$(BIN)/memhp vm fetch --all
 	$(BIN)/memhp vm doctor
 	MEMHP_LAB=1 $(BIN)/pytest tests/vm -n 2 --dist loadscope $(ARGS)
+	MEMHP_LAB=1 $(BIN)/pytest tests/test_readme.py -k real-kernels -n 0
+
+memblock-oracle: $(READY)  ## Build the C memblock from linux-source-6.1 and -6.12, the judge of the model's (in your cache folder)
+	@$(BIN)/python -m tests.oracles.memblock_c
 
 docs: $(READY)  ## Run every command that README.md and docs/ show, and compare what they print
 	$(BIN)/pytest tests/test_readme.py $(ARGS)
