@@ -323,7 +323,8 @@ def parse_config(words: Iterable[str]) -> tuple[tuple[str, bool], ...]:
     for word in words:
         symbol, _, value = word.removeprefix("CONFIG_").partition("=")
         if symbol not in config_symbols():
-            raise UsageError(f"no symbol {symbol!r}{did_you_mean(symbol, config_symbols())}")
+            near = did_you_mean(symbol, config_symbols()) or f"; known are {', '.join(config_symbols())}"
+            raise UsageError(f"no symbol {symbol!r}{near}")
         if value not in ("y", "n"):
             raise UsageError(f"{word}: write {symbol}=y or {symbol}=n")
         found[symbol] = value == "y"

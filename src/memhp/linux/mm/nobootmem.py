@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from memhp.linux.include import mm
 from memhp.linux.include.memory_model import page_ranges_rw
-from memhp.linux.include.mm_types import REFCOUNT
+from memhp.linux.include.mm_types import FLAGS, REFCOUNT
+from memhp.linux.include.page_flags import PG_RESERVED
 from memhp.linux.mm import memblock, page_alloc
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def __free_memory_core(k: Kernel, start: int, end: int) -> int:
     if start_pfn >= end_pfn:
         return 0
     for columns, low, high, _ in page_ranges_rw(k, start_pfn, end_pfn - start_pfn):
+        columns.clear_bits(FLAGS, low, high, PG_RESERVED)
         columns.fill(REFCOUNT, low, high, 0)
     for piece, stop in page_alloc._zone_pieces(k, start_pfn, end_pfn):
         zone = mm.page_zone(k, piece)
@@ -40,14 +42,23 @@ def free_low_memory_core_early(k: Kernel) -> int:
     """
     Reserve what memblock has reserved, free the rest of memory; returns the number of pages freed.
 
-    What firmware called hotpluggable was kept from early allocations; from here on it is memory like any other.
+    What firmware called hotpluggable was kept from early allocations; from here on it is memory like any other. Where memblock
+    itself goes away after boot, the arrays it had to grow into are freed, too.
 
     Source: mm/nobootmem.c free_low_memory_core_early() [v4.9]
     """
     memblock.memblock_clear_hotplug(k, 0, (1 << 64) - 1)
     for start, end in list(memblock.for_each_reserved_mem_region(k)):
         page_alloc.reserve_bootmem_region(k, start, end + 1)
-    return sum(__free_memory_core(k, start, end) for start, end, _ in list(memblock.for_each_free_mem_range(k)))
+    count = sum(__free_memory_core(k, start, end) for start, end, _ in list(memblock.for_each_free_mem_range(k)))
+    if k.config.ARCH_DISCARD_MEMBLOCK:
+        for info in (
+            memblock.get_allocated_memblock_reserved_regions_info, memblock.get_allocated_memblock_memory_regions_info,
+        ):
+            start, size = info(k)
+            if size:
+                count += __free_memory_core(k, start, start + size)
+    return count
 
 
 def free_all_bootmem(k: Kernel) -> int:

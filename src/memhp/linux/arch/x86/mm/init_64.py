@@ -26,7 +26,12 @@ _DIRECT_MAP_4K = 10 * MIB
 
 
 def memblock_x86_fill(k: Kernel) -> None:
-    """Tell memblock what the e820 map calls RAM, whole pages only. Source: arch/x86/kernel/e820.c memblock_x86_fill()"""
+    """
+    Tell memblock what the e820 map calls RAM, whole pages only; EFI's maps may have more regions than the array has room for.
+
+    Source: arch/x86/kernel/e820.c memblock_x86_fill() [v4.9]
+    """
+    memblock.memblock_allow_resize(k)
     for r in k.hardware.memory:
         memblock.memblock_add(k, r.start, r.size)
     memblock.memblock_trim_memory(k, k.PAGE_SIZE)
@@ -60,10 +65,9 @@ def memblock_find_dma_reserve(k: Kernel) -> None:
 
 def setup_memory(k: Kernel) -> None:
     """Fill memblock, map memory. Source: arch/x86/kernel/setup.c setup_arch() [v4.9]"""
-    memblock_x86_fill(k)
     for start, end in k.hardware.reserved:
         memblock.memblock_reserve(k, start, end - start)
-    memblock.memblock_allow_resize(k)
+    memblock_x86_fill(k)
     for r in k.hardware.memory:
         memblock.memblock_set_node(k, r.start, r.size, k.memblock.memory, r.nid)
     k.max_pfn = k.max_low_pfn = memblock.memblock_end_of_DRAM(k) >> k.PAGE_SHIFT
