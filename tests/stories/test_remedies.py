@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from memhp.abi.recorded import Step
-from memhp.errors import KernelHangError, UsageError
+from memhp.errors import KernelBugError, KernelHangError, UsageError
 from memhp.linux import ftrace
 from memhp.linux.include import mm
 from memhp.linux.include.page_flags import reserved_pages
@@ -101,6 +101,19 @@ def test_the_log_is_as_recorded(remedy: str) -> None:
         assert [] == strange, "a line that is neither memory hotplug's nor a dump's"
         if this.answer is not None:
             assert hotplug_lines(this.step.log) == this.answer.log, this.step.text
+
+
+def test_a_reader_of_kpageflags_dies_as_recorded() -> None:
+    """
+    After `nonomap` memblock knows the range and no section does. Reading at its first pfn ends at max_pfn; at the next, the
+    recorded reader died of the field that PageSlab() looks at (recording v4.9-arm64-rfc/nonomap, 01-probe, Oops #2).
+    """
+    twin = Twin("v4.9-arm64-rfc/nonomap")
+    assert twin.attempt(PROBE, "0x80000000").result == "oops"
+    assert twin.read("/proc/kpageflags", PFN * 8, 8) == b""
+    with pytest.raises(KernelBugError) as died:
+        twin.read("/proc/kpageflags", (PFN + 1) * 8, 8)
+    assert died.value.log[0] == "Unable to handle kernel paging request at virtual address ffff7e0001000060"
 
 
 @pytest.mark.parametrize("remedy", RECORDED)

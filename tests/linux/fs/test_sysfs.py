@@ -158,4 +158,4 @@ def test_a_reader_dies_where_pfn_valid_promised_too_much() -> None:
     assert 4 not in k.memory_blocks
     with pytest.raises(KernelBugError, match=r"pfn 0x100000 .*memmap was never made") as caught:
         sysfs.read(k, "/proc/kpageflags", (4 * GIB >> 12) * 8, 8)
-    assert "Unable to handle kernel paging request at virtual address ffff7e0003000000" in caught.value.log[0]
+    assert "Unable to handle kernel paging request at virtual address ffff7e0003000020" in caught.value.log[0]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 SIZEOF_STRUCT_PAGE = 64
+COMPOUND_HEAD = 32
+"""Offset of the field that every question about a page's head reads first: PageSlab() and its like."""
 
 
 def pfn_to_page(k: Kernel, pfn: int) -> int:
@@ -27,8 +29,16 @@ def pfn_to_page(k: Kernel, pfn: int) -> int:
     return k.VMEMMAP_START + pfn * SIZEOF_STRUCT_PAGE
 
 
-def _fault(k: Kernel, pfn: int) -> NoReturn:
-    address = pfn_to_page(k, pfn)
+def fault_on_page(k: Kernel, pfn: int, field: int = 0) -> NoReturn:
+    """
+    Die of touching a struct page that was never made.
+
+    Args:
+        field: Offset of what is touched first, in bytes.
+
+    Source: none
+    """
+    address = pfn_to_page(k, pfn) + field
     arm64 = f"Unable to handle kernel paging request at virtual address {address:016x}"
     text = arm64 if k.arch.name == "arm64" else f"BUG: unable to handle kernel paging request at {address:016x}"
     bug.oops(k.log, text, f"struct page of pfn {pfn:#x} was touched, but its memmap was never made")
@@ -45,7 +55,7 @@ def page_columns(k: Kernel, pfn: int) -> PageColumns:
     """
     section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
     if section is None or section.memmap is None:
-        _fault(k, pfn)
+        fault_on_page(k, pfn)
     if k.page_watch is not None:
         k.page_watch(pfn, 1)
     return section.memmap
@@ -93,7 +103,7 @@ def page_columns_rw(k: Kernel, pfn: int) -> PageColumns:
     nr = pfn >> k.PFN_SECTION_SHIFT
     section = k.mem_section.get(nr)
     if section is None or section.memmap is None:
-        _fault(k, pfn)
+        fault_on_page(k, pfn)
     if section.owner is k.token:
         return section.memmap
     memmap = k.section_rw(nr).memmap

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux.include import mmzone
-from memhp.linux.include.memory_model import page_ranges
+from memhp.linux.include.memory_model import COMPOUND_HEAD, Piece, fault_on_page, page_ranges
 from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.page_flags import (
     KIND_ANON,
@@ -30,7 +30,7 @@ from memhp.linux.include.page_flags import (
     PG_RESERVED,
     PG_SLAB,
 )
-from memhp.linux.mm import page_alloc
+from memhp.linux.mm import internal, page_alloc
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -64,8 +64,8 @@ def stable_page_flags(k: Kernel, start: int, end: int) -> Iterator[tuple[int, in
 
     Source: fs/proc/page.c stable_page_flags() [v4.9]
     """
-    for columns, low, high, first in page_ranges(k, start, end - start):
-        free = _free_in(k, first, first + high - low)
+    for columns, low, high, first in _page_slab(k, start, end):
+        free = internal.free_mask(k, first, first + high - low)
         flags, kinds = columns.values(FLAGS, low, high), columns.values(KIND, low, high)
         position = 0
         while position < high - low:
@@ -83,18 +83,15 @@ def stable_page_flags(k: Kernel, start: int, end: int) -> Iterator[tuple[int, in
             position = stop
 
 
-def _free_in(k: Kernel, start: int, end: int) -> bytearray:
-    """One byte for each pfn of [start, end): is it part of a free block? Source: mm/page_alloc.c is_free_buddy_page()"""
-    free = bytearray(end - start)
-    for pgdat in k.nodes.values():
-        for zone in pgdat.node_zones:
-            if zone.free_area is None or zone.zone_start_pfn >= end or mmzone.zone_end_pfn(zone) <= start:
-                continue
-            for low, high in page_alloc.free_ranges(k, zone):
-                if low < end and high > start:
-                    a, b = max(low, start) - start, min(high, end) - start
-                    free[a:b] = b"\1" * (b - a)
-    return free
+def _page_slab(k: Kernel, start: int, end: int) -> Iterator[Piece]:
+    """The pieces of [start, end) for readers whose first look is PageSlab(), through the page's head. Source: none"""
+    while start < end:
+        section = k.mem_section.get(start >> k.PFN_SECTION_SHIFT)
+        if section is None or section.memmap is None:
+            fault_on_page(k, start, COMPOUND_HEAD)
+        stop = min(end, (start | k.PAGES_PER_SECTION - 1) + 1)
+        yield from page_ranges(k, start, stop - start)
+        start = stop
 
 
 def kpageflags_read(k: Kernel, offset: int, size: int) -> bytes:
@@ -136,7 +133,7 @@ def kpagecount_read(k: Kernel, offset: int, size: int) -> bytes:
         if not valid:
             out += bytes(KPMSIZE * (stop - start))
             continue
-        for columns, low, high, piece in page_ranges(k, start, stop - start):
+        for columns, low, high, piece in _page_slab(k, start, stop):
             heads = _buddy_heads(k, piece, piece + high - low)
             kinds, counts = columns.values(KIND, low, high), columns.values(REFCOUNT, low, high)
             for i, (kind, count) in enumerate(zip(kinds, counts, strict=True)):
