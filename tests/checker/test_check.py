@@ -98,7 +98,7 @@ def test_a_replay_of_an_expression_is_quoted(capsys: pytest.CaptureFixture[str])
 
 
 def test_the_same_definition_by_name_and_by_hand_break_alike() -> None:
-    """A0 is memblock_is_map_memory(); so is `map`, except that a name says nothing of upper bits."""
+    """A0 is memblock_is_map_memory(), which is what `map` asks."""
     one, other = (check.check(check.settings(["arm64"], ["nohack"], [text])) for text in ("A0", "map"))
     assert {f.name: len(f.cells) for f in one.findings} == {f.name: len(f.cells) for f in other.findings}
 
@@ -118,6 +118,14 @@ def test_the_matrix_has_a_letter_where_something_broke(everything: Report) -> No
     assert row.index(letter) == lines[0].index("D0")
     assert lines[-1].endswith("nothing broke")
     assert len(page.overview(everything)) == 1 + len(everything.settings)
+
+
+def test_what_nobody_calls_is_no_run() -> None:
+    """Where the hot-add was lost, no block is there whose pages could be walked: such a cell is blank, not a dot."""
+    report = check.check(check.settings(["arm64"], ["nonomap-nohack"], ["A0"]), ["hugetlb gigantic"])
+    marks = report.marks(report.settings[0])
+    assert ("hugetlb gigantic", "RAM") in marks
+    assert ("hugetlb gigantic", "D3") not in marks
 
 
 def test_the_short_form_has_ten_lines(everything: Report) -> None:

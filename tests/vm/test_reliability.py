@@ -118,10 +118,9 @@ def test_a_truncated_initramfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     short = tmp_path / "short.cpio"
     short.write_bytes(whole[: len(whole) // 3])
     monkeypatch.setattr(process, "initramfs", lambda kernel, agent=False: short)
-    start = time.monotonic()
     with pytest.raises(BackendError, match="Kernel panic") as caught:
         QemuBackend("qemu:short", guest, timeout=170)
-    assert time.monotonic() - start < 160
+    assert "did not answer within" not in str(caught.value)
     assert _clear(str(caught.value))
 
 

@@ -535,9 +535,9 @@ def try_split(q: Question, split: Split, without: Iterable[tuple[str, str]] = ()
                         machines[key] = STATES[state].build(replace(setting, config=(*setting.config, *caller.config)))
                     except KernelBugError as err:
                         machines[key] = err
-                tried.runs += 1
                 machine = machines[key]
                 if isinstance(machine, KernelBugError):
+                    tried.runs += 1
                     tried.broken.append((name, state, Broken(o.BOOTS.name, f"the machine died on the way to {state}: {machine}")))
                     continue
                 k, pfn = machine[0].fork(), machine[1]
@@ -546,6 +546,7 @@ def try_split(q: Question, split: Split, without: Iterable[tuple[str, str]] = ()
                     outcome = observe(caller, k, pfn)
                 except NobodyCalls:
                     continue
+                tried.runs += 1
                 for promise in caller.obligations:
                     what = promise.check(outcome)
                     if what and promise.name not in q.dropped:

@@ -10,7 +10,7 @@ its obligation, so nothing is passed over.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from memhp.checker import expression
@@ -142,7 +142,7 @@ REASONS: tuple[Reason, ...] = (
     Reason(
         "reader's oops after the add",
         "memblock knows the range, its section was never added, and whoever reads the struct page dies (kpageflags)",
-        "recorded on a real kernel with remedy nonomap-nohack",
+        "recorded with remedy nonomap, which leaves memory in the same state: Oops in stable_page_flags()",
         lambda s: s.state in ("D2", "D3") and s.died and not all(s.sections())),
     Reason(
         "reader's oops during the add", "between memblock_add_node() and the section's memmap pfn_valid() is true of nothing",
@@ -401,9 +401,10 @@ def check(chosen: Sequence[Setting], callers: Iterable[str] = (), states: Iterab
         machines: dict[tuple[str, tuple[tuple[str, bool], ...]], Built | KernelBugError] = {}
         for caller in (BY_NAME[name] for name in report.callers):
             for state in report.states:
-                if caller.applies(state, setting.arch):
+                symptoms = _symptoms(caller, state, setting, machines) if caller.applies(state, setting.arch) else None
+                if symptoms is not None:
                     report.ran.add((setting, caller.name, state))
-                    for symptom in _symptoms(caller, state, setting, machines):
+                    for symptom in symptoms:
                         _sort_in(symptom, setting, named)
     if not report.ran:
         raise UsageError("nothing to check: none of these callers can be called in any of these states there")
@@ -415,8 +416,12 @@ def check(chosen: Sequence[Setting], callers: Iterable[str] = (), states: Iterab
 def _symptoms(
     caller: Caller, state: str, setting: Setting,
     machines: dict[tuple[str, tuple[tuple[str, bool], ...]], Built | KernelBugError],
-) -> Iterator[Symptom]:
-    """Run one cell. `machines` keeps what was built, so that callers of one state share one boot and fork it."""
+) -> list[Symptom] | None:
+    """
+    Run one cell; None if nobody would call in what came of the state.
+
+    `machines` keeps what was built, so that callers of one state share one boot and fork it.
+    """
     key = state, caller.config
     if key not in machines:
         try:
@@ -425,16 +430,13 @@ def _symptoms(
             machines[key] = err
     built = machines[key]
     if isinstance(built, KernelBugError):
-        yield Symptom(caller, state, Broken(o.BOOTS.name, f"the machine died on the way to {state}: {built}"), None)
-        return
+        return [Symptom(caller, state, Broken(o.BOOTS.name, f"the machine died on the way to {state}: {built}"), None)]
     try:
         outcome = observe(caller, *built)
     except NobodyCalls:
-        return
-    for promise in caller.obligations:
-        text = promise.check(outcome)
-        if text:
-            yield Symptom(caller, state, Broken(promise.name, text), outcome)
+        return None
+    judged = ((promise, promise.check(outcome)) for promise in caller.obligations)
+    return [Symptom(caller, state, Broken(promise.name, text), outcome) for promise, text in judged if text]
 
 
 def _sort_in(symptom: Symptom, setting: Setting, named: dict[str, Finding]) -> None:

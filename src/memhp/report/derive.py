@@ -123,13 +123,16 @@ def splits(answer: Answer, tried: Sequence[Tried] = ()) -> list[str]:
     """
     if not answer.splits:
         return ["No split of up to four predicates serves everybody."]
-    best = next((one.split for one in tried if not one.broken), answer.splits[0])
-    count = text.counted(len(best.predicates), "predicate")
-    lines = [f"Cheapest split: {count}, {text.counted(best.moved, 'caller')} to be changed"]
-    for i, (expression, names) in enumerate(best.predicates):
-        head = f"pfn_valid() = {expression}" if i == 0 else f"a new predicate = {expression}"
-        shown = [name for name in names if name not in (BOOT, HOT_ADD)]
-        lines += _wrapped(f"{head}, for {text.counted(len(shown), 'caller')}{': ' + ', '.join(shown) if i else ''}", "  ")
+    best = next((one.split for one in tried if not one.broken), None if tried else answer.splits[0])
+    if best is None:
+        lines = ["No split that the tables allow held when it was run:"]
+    else:
+        count = text.counted(len(best.predicates), "predicate")
+        lines = [f"Cheapest split: {count}, {text.counted(best.moved, 'caller')} to be changed"]
+        for i, (expression, names) in enumerate(best.predicates):
+            head = f"pfn_valid() = {expression}" if i == 0 else f"a new predicate = {expression}"
+            shown = [name for name in names if name not in (BOOT, HOT_ADD)]
+            lines += _wrapped(f"{head}, for {text.counted(len(shown), 'caller')}{': ' + ', '.join(shown) if i else ''}", "  ")
     for one in tried:
         lines += _held(one)
     ran = [_words(one.split) for one in tried]
