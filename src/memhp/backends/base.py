@@ -303,18 +303,49 @@ def resolve(backend: Backend, block: BlockRef) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelURL:
+class BootURL:
+    """
+    What every machine that is booted may be told.
+
+    Attributes:
+        arch: "arm64" or "x86_64".
+        mem: Bytes of RAM, or None: the sum of `nodes`, or 1 GiB.
+        smp: CPUs.
+        cmdline: The kernel's command line, or what is added to it.
+        page: Bytes of a page.
+        nodes: Bytes by node.
+    """
+
+    arch: str
+    mem: int | None = None
+    smp: int = 1
+    cmdline: str = ""
+    page: int = 4 * KIB
+    nodes: tuple[int, ...] = ()
+
+    @property
+    def ram(self) -> int:
+        """Bytes of RAM."""
+        return self.mem if self.mem is not None else sum(self.nodes) or DEFAULT_MEM
+
+    def size_keys(self, cpus: int) -> dict[str, str]:
+        """Return these keys of the URL as texts, "" where they say no more than the default; `cpus` is that of `smp`."""
+        return {
+            "mem": format_size(self.mem) if self.mem is not None else "",
+            "smp": str(self.smp) if self.smp != cpus else "",
+            "cmdline": self.cmdline,
+            "page": format_size(self.page) if self.page != 4 * KIB else "",
+            "nodes": ",".join(format_size(size) if size else "0" for size in self.nodes),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelURL(BootURL):
     """
     `model:TREE/ARCH?…`: what to boot.
 
     Attributes:
         tree: "v4.9+arm64-rfc-2016".
-        arch: "arm64" or "x86_64".
-        mem: Bytes of RAM, or None: the sum of `nodes`, or 1 GiB.
-        smp: CPUs.
-        cmdline: The kernel's command line.
-        page: Bytes of a page.
-        nodes: Bytes by node.
         capture: Folder of a recorded machine whose twin is booted.
         map: File of a memory map.
         remedy: Name of a remedy of the series.
@@ -322,21 +353,10 @@ class ModelURL:
     """
 
     tree: str
-    arch: str
-    mem: int | None = None
-    smp: int = 1
-    cmdline: str = ""
-    page: int = 4 * KIB
-    nodes: tuple[int, ...] = ()
     capture: str = ""
     map: str = ""
     remedy: str = ""
     pfn_valid: str = ""
-
-    @property
-    def ram(self) -> int:
-        """Bytes of RAM."""
-        return self.mem if self.mem is not None else sum(self.nodes) or DEFAULT_MEM
 
     def __str__(self) -> str:
         text = "&".join(f"{key}={quote(value)}" for key, value in query(self).items())
@@ -346,11 +366,7 @@ class ModelURL:
 def query(url: ModelURL) -> dict[str, str]:
     """Return the keys of a URL that say more than the default, as texts."""
     keys = {
-        "mem": format_size(url.mem) if url.mem is not None else "",
-        "smp": str(url.smp) if url.smp != 1 else "",
-        "cmdline": url.cmdline,
-        "page": format_size(url.page) if url.page != 4 * KIB else "",
-        "nodes": ",".join(format_size(size) if size else "0" for size in url.nodes),
+        **url.size_keys(1),
         "capture": url.capture,
         "map": url.map,
         "remedy": url.remedy,
@@ -389,44 +405,25 @@ class CaptureURL:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QemuURL:
+class QemuURL(BootURL):
     """
     `qemu:RELEASE/ARCH?…`: a real kernel to boot.
 
     Attributes:
         release: "v6.12", or "newest".
-        arch: "arm64" or "x86_64".
-        mem: Bytes of RAM, or None: the sum of `nodes`, or 1 GiB.
-        smp: CPUs.
-        cmdline: Added to the kernel's command line.
-        page: Bytes of a page.
-        nodes: Bytes by node.
+        smp: CPUs; two unless the URL says more.
         kernel: File of a kernel of one's own, or "".
         modules: Folder of its modules, or "".
     """
 
     release: str
-    arch: str
-    mem: int | None = None
     smp: int = 2
-    cmdline: str = ""
-    page: int = 4 * KIB
-    nodes: tuple[int, ...] = ()
     kernel: str = ""
     modules: str = ""
 
-    @property
-    def ram(self) -> int:
-        """Bytes of RAM."""
-        return self.mem if self.mem is not None else sum(self.nodes) or DEFAULT_MEM
-
     def __str__(self) -> str:
         keys = {
-            "mem": format_size(self.mem) if self.mem is not None else "",
-            "smp": str(self.smp) if self.smp != 2 else "",
-            "cmdline": self.cmdline,
-            "page": format_size(self.page) if self.page != 4 * KIB else "",
-            "nodes": ",".join(format_size(size) if size else "0" for size in self.nodes),
+            **self.size_keys(2),
             "kernel": self.kernel,
             "modules": self.modules,
         }
