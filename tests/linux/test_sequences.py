@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import invariants
+from tests.model_files import ModelFiles
 
 from memhp import hardware
 from memhp.abi import buddyinfo, iomem, meminfo, memory, node, zoneinfo
@@ -49,25 +50,9 @@ def fresh(name: str) -> Kernel:
     return _booted[name].fork()
 
 
-class FilesOf:
-    """The model's files, for readers that know nothing of the model."""
-
-    def __init__(self, k: Kernel) -> None:
-        self.k = k
-
-    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
-        return sysfs.read(self.k, path, offset, size)
-
-    def write(self, path: str, text: str) -> None:
-        sysfs.write(self.k, path, text)
-
-    def listdir(self, path: str) -> list[str]:
-        return sysfs.listdir(self.k, path)
-
-
 def check_files(k: Kernel) -> None:
     """The files say what the state is, read by the readers that read real machines."""
-    files = FilesOf(k)
+    files = ModelFiles(k)
     seen = memory.read_memory(files)
     assert {block.block: block.state for block in seen.blocks} == {
         n: "online" if mem.state == 1 else "offline" for n, mem in k.memory_blocks.items()}

@@ -19,7 +19,6 @@ from memhp.abi.files import MEMBLOCK, MEMORY
 from memhp.abi.recorded import Recording, Step
 from memhp.errors import KernelBugError, KernelError, KernelHangError
 from memhp.linux import boot, tree
-from memhp.linux.fs import sysfs
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.memory_model import page_columns
 from memhp.linux.include.mm_types import FLAGS, REFCOUNT
@@ -27,6 +26,7 @@ from memhp.linux.include.page_flags import PG_RESERVED, PageReserved, reserved_p
 from memhp.linux.mm import memblock as mm_memblock
 from memhp.linux.mm import page_alloc
 from memhp.linux.state import Kernel
+from tests.model_files import ModelFiles
 
 HOTPLUG = re.compile(
     r"Built \d+ zonelists in \w+ order, mobility grouping o(n|ff)\.  Total pages: \d+"
@@ -61,7 +61,7 @@ class Answer:
     error: KernelError | KernelBugError | None = None
 
 
-class Twin:
+class Twin(ModelFiles):
     """
     A model kernel on the machine of a recording.
 
@@ -76,19 +76,8 @@ class Twin:
         machine = memmap.hardware_from_capture(boot_capture(self.recording), arch)
         if arch == "arm64":
             remedy = remedy or name.rpartition("/")[2]
-        self.k: Kernel = boot.boot(
-            tree.V4_9_RFC if arch == "arm64" else tree.V4_9, arch, machine, cmdline=self.recording.cmdline, remedy=remedy)
-
-    # A machine's files
-
-    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
-        return sysfs.read(self.k, path, offset, size)
-
-    def write(self, path: str, text: str) -> None:
-        sysfs.write(self.k, path, text)
-
-    def listdir(self, path: str) -> list[str]:
-        return sysfs.listdir(self.k, path)
+        super().__init__(boot.boot(
+            tree.V4_9_RFC if arch == "arm64" else tree.V4_9, arch, machine, cmdline=self.recording.cmdline, remedy=remedy))
 
     def text(self, path: str) -> str:
         return self.read(path).decode()
