@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from memhp.linux.bug import Log
 from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memblock import Memblock
-from memhp.linux.include.memory import MemoryBlock
+from memhp.linux.include.memory import MemoryBlock, MemoryGroup
+from memhp.linux.include.memory_hotplug import MEMMAP_ON_MEMORY_DISABLE, MMOP_OFFLINE, MMOP_ONLINE
 from memhp.linux.include.mmzone import Definition, FreeArea, MemSection, PglistData, Zone
 from memhp.linux.include.notifier import NotifierBlock
 from memhp.linux.kconfig import Kconfig
@@ -44,6 +45,10 @@ class Kernel:
         before_add_zone: What a patch series runs between sparse_add_one_section() and __add_zone(); None in released trees.
         online_page_callback: What online_pages_range() does with a range of pages.
         dev_pagemaps: Device memory with struct pages, as pfns [start, end).
+        memhp_auto_online, mhp_default_online_type: Whether and how added memory goes online by itself, before and since v5.7.
+        online_policy, auto_movable_ratio, auto_movable_numa_aware, memmap_mode: Parameters of memory_hotplug.
+        memory_groups: By id, from 1 on.
+        max_mem_size: What `mem=` allows to be added during boot.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
@@ -107,6 +112,13 @@ class Kernel:
         self.policy_zone = 0
         self.page_group_by_mobility_disabled = False
         self.memhp_auto_online = config.MEMORY_HOTPLUG_DEFAULT_ONLINE
+        self.mhp_default_online_type = MMOP_ONLINE if config.MEMORY_HOTPLUG_DEFAULT_ONLINE else MMOP_OFFLINE
+        self.online_policy = "contig-zones"
+        self.auto_movable_ratio = 301
+        self.auto_movable_numa_aware = True
+        self.memmap_mode = MEMMAP_ON_MEMORY_DISABLE
+        self.memory_groups: dict[int, MemoryGroup] = {}
+        self.max_mem_size = (1 << 64) - 1
         self.movable_node_enabled = False
         self.slab_is_available = False
         self.system_running = False
@@ -130,6 +142,7 @@ class Kernel:
         new.tasks = self.tasks.copy()
         new.nodes = {nid: pgdat.copy() for nid, pgdat in self.nodes.items()}
         new.node_states = self.node_states.copy()
+        new.memory_groups = {mgid: group.copy() for mgid, group in self.memory_groups.items()}
         new.mem_hotplug_lock = self.mem_hotplug_lock.copy()
         new.device_hotplug_lock = self.device_hotplug_lock.copy()
         new.mem_sysfs_mutex = self.mem_sysfs_mutex.copy()

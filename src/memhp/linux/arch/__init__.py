@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memhp.linux.include.io import Mapping
+from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.mmzone import Definition
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.tree import Tree
@@ -75,7 +76,7 @@ class ArchOps:
         zone_sizes: (k) -> upper pfn of each zone, lowest zone first.
         memory_block_size_bytes: (k) -> bytes of a memory block.
         memory_add_physaddr_to_nid: (k, address) -> node for memory that comes without one.
-        arch_add_memory: (k, nid, start, size, for_device); raises KernelError.
+        arch_add_memory: (k, nid, start, size, params); raises KernelError.
         VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
         arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
         vmemmap_populate: (k, start_pfn, end_pfn, node); raises KernelError.
@@ -95,7 +96,7 @@ class ArchOps:
     zone_sizes: Callable[[Kernel], list[int]]
     memory_block_size_bytes: Callable[[Kernel], int]
     memory_add_physaddr_to_nid: Callable[[Kernel, int], int]
-    arch_add_memory: Callable[[Kernel, int, int, int, bool], None]
+    arch_add_memory: Callable[[Kernel, int, int, int, MhpParams], None]
     VMALLOC_TOTAL: int
     arch_report_meminfo: Callable[[Kernel], str]
     vmemmap_populate: Callable[[Kernel, int, int, int], None]

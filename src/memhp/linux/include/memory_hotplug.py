@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """
-How a block is to be brought online; and which pages are.
+How memory is to be added, how a block is to be brought online; and which pages are.
 
-Source: include/linux/memory_hotplug.h [v4.9, v5.12].
+Source: include/linux/memory_hotplug.h [v4.9, v5.12, v6.12].
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from memhp.linux.include import mmzone
 from memhp.linux.include.memory_model import pfn_to_page
+from memhp.linux.include.memremap import VmemAltmap
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -19,6 +21,30 @@ MMOP_OFFLINE = -1
 MMOP_ONLINE_KEEP = 0
 MMOP_ONLINE_KERNEL = 1
 MMOP_ONLINE_MOVABLE = 2
+MMOP_ONLINE = MMOP_ONLINE_KEEP
+"""What KEEP is called since v5.7, where the four types are numbered 0 to 3; here they keep the numbers they had."""
+
+MEMMAP_ON_MEMORY_DISABLE, MEMMAP_ON_MEMORY_ENABLE, MEMMAP_ON_MEMORY_FORCE = range(3)
+
+MHP_NONE = 0
+MHP_MERGE_RESOURCE = 1 << 0
+MHP_MEMMAP_ON_MEMORY = 1 << 1
+MHP_NID_IS_MGID = 1 << 2
+MHP_OFFLINE_INACCESSIBLE = 1 << 3
+
+
+@dataclass(slots=True)
+class MhpParams:
+    """
+    struct mhp_params: what arch_add_memory() is told beside the range.
+
+    Attributes:
+        altmap: Where the memmap's pages come from, if not from the page allocator.
+        for_device: ZONE_DEVICE memory: a dev_pagemap is given (in v4.9 an argument of its own).
+    """
+
+    altmap: VmemAltmap | None = None
+    for_device: bool = False
 
 
 def pfn_to_online_page(k: Kernel, pfn: int) -> int | None:

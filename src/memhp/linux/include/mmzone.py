@@ -188,6 +188,8 @@ class Zone:
         idx: zone_idx(): its place in node_zones.
         nid: Node.
         zone_start_pfn, spanned_pages, present_pages, managed_pages: As in C.
+        present_early_pages: Those of `present_pages` that were there at boot [v5.15].
+        cma_pages: Those of `present_early_pages` that belong to CMA.
         initialized: init_currently_empty_zone() has run.
         contiguous: No hole inside, as set_zone_contiguous() found.
         contiguous_end: From the zone's start up to here no hole was found, and nothing was moved out since.
@@ -201,10 +203,9 @@ class Zone:
     """
 
     __slots__ = (
-        "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages", "name", "nid",
-        "nr_free_pages",
-        "nr_isolate_pageblock", "pcp_batch", "pcp_high", "present_pages", "spanned_pages", "stat_threshold", "watermark",
-        "zone_start_pfn",
+        "cma_pages", "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages",
+        "name", "nid", "nr_free_pages", "nr_isolate_pageblock", "pcp_batch", "pcp_high", "present_early_pages",
+        "present_pages", "spanned_pages", "stat_threshold", "watermark", "zone_start_pfn",
     )
 
     def __init__(self, name: str, idx: int, nid: int, nr_zones: int) -> None:
@@ -215,6 +216,8 @@ class Zone:
         self.spanned_pages = 0
         self.present_pages = 0
         self.managed_pages = 0
+        self.present_early_pages = 0
+        self.cma_pages = 0
         self.initialized = False
         self.contiguous = False
         self.contiguous_end = 0
@@ -236,6 +239,8 @@ class Zone:
         new.spanned_pages = self.spanned_pages
         new.present_pages = self.present_pages
         new.managed_pages = self.managed_pages
+        new.present_early_pages = self.present_early_pages
+        new.cma_pages = self.cma_pages
         new.initialized = self.initialized
         new.contiguous = self.contiguous
         new.contiguous_end = self.contiguous_end

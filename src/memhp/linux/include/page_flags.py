@@ -22,6 +22,8 @@ PG_LRU = 1 << 1
 PG_SLAB = 1 << 2
 PG_PRIVATE = 1 << 3
 PG_HEAD = 1 << 4
+PG_OFFLINE = 1 << 5
+"""A page type in C (PageOffline): logically offline although its section is online, or not onlined yet [v6.11]."""
 PG_HWPOISON = 1 << 6
 PAGE_INITIALISED = 1 << 7
 """Not a flag in C: `page->lru.next` is set, which drivers/base/node.c takes as "initialised"."""

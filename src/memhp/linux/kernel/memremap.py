@@ -15,6 +15,7 @@ from memhp.linux.bug import printk_once
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import LINEAR, MEMREMAP_WB, MEMREMAP_WC, MEMREMAP_WT, Mapping
 from memhp.linux.include.ioport import IORESOURCE_SYSTEM_RAM
+from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.kernel import resource
 
 if TYPE_CHECKING:
@@ -82,5 +83,5 @@ def devm_memremap_pages(k: Kernel, nid: int, start: int, size: int) -> Mapping:
         raise KernelError(ENXIO, "System RAM and something else lie there", start=start, size=size)
     if is_ram == resource.REGION_INTERSECTS:
         return Mapping(start, size, LINEAR)
-    k.arch.arch_add_memory(k, nid, align_start, align_size, True)
+    k.arch.arch_add_memory(k, nid, align_start, align_size, MhpParams(for_device=True))
     return Mapping(start, size, LINEAR)

@@ -28,7 +28,7 @@ from memhp.linux.drivers.firmware import memmap as firmware_memmap
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.memory import MEM_CANCEL_ONLINE, MEM_GOING_ONLINE, MEM_OFFLINE, MEM_ONLINE, MemoryBlock, MemoryNotify
-from memhp.linux.include.memory_hotplug import MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE
+from memhp.linux.include.memory_hotplug import MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, MhpParams
 from memhp.linux.include.mm_types import NODE, ZONE
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, PglistData, Zone
 from memhp.linux.include.notifier import notifier_to_errno
@@ -427,7 +427,7 @@ def add_memory_resource(k: Kernel, nid: int, res: Resource, online: bool) -> Non
         new_node = nid not in k.node_states[N_ONLINE]
         if new_node:
             hotadd_new_pgdat(k, nid, start)
-        k.arch.arch_add_memory(k, nid, start, size, False)
+        k.arch.arch_add_memory(k, nid, start, size, MhpParams())
     except KernelError:
         if new_pgdat:
             rollback_node_hotadd(k, nid)

@@ -16,6 +16,7 @@ from memhp.linux.bug import printk
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import NORMAL, UNCACHED, WRITECOMBINE, linear_mapped
 from memhp.linux.include.memblock import MEMBLOCK_NOMAP
+from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.mmzone import Zone
 from memhp.linux.include.page_flags import SetPageReserved
 from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
@@ -79,7 +80,7 @@ def _clear_section_nomap(k: Kernel, start_pfn: int) -> None:
     arm64_rfc_2016.clear_section_nomap(k, SYMBOLS, start_pfn)
 
 
-def arch_add_memory(k: Kernel, nid: int, start: int, size: int, for_device: bool) -> None:
+def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
     """
     Add memory on arm64, by the remedy this kernel was booted with.
 

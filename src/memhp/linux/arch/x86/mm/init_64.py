@@ -14,6 +14,7 @@ from memhp.linux.arch.x86.include.page import PAGE_OFFSET
 from memhp.linux.bug import WARN_ON_ONCE, printk
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import linear_mapped
+from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.mm import memblock, memory_hotplug, sparse, sparse_vmemmap
 from memhp.units import GIB, KIB, MIB
@@ -150,7 +151,7 @@ def update_end_of_memory_vars(k: Kernel, start: int, size: int) -> None:
         k.high_memory = end_pfn << k.PAGE_SHIFT
 
 
-def arch_add_memory(k: Kernel, nid: int, start: int, size: int, for_device: bool) -> None:
+def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
     """
     Map the range, add its pages to ZONE_NORMAL (or MOVABLE, see zone_for_memory()), raise max_pfn even if that failed.
 
@@ -159,7 +160,7 @@ def arch_add_memory(k: Kernel, nid: int, start: int, size: int, for_device: bool
 
     Source: arch/x86/mm/init_64.c arch_add_memory() [v4.9]
     """
-    zone = k.zone(nid, memory_hotplug.zone_for_memory(k, nid, start, size, k.ZONE_NORMAL, for_device))
+    zone = k.zone(nid, memory_hotplug.zone_for_memory(k, nid, start, size, k.ZONE_NORMAL, params.for_device))
     init_memory_mapping(k, start, start + size)
     failure: KernelError | None = None
     try:
