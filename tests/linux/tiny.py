@@ -32,7 +32,7 @@ def tiny_kernel(
         SECTION_SIZE_BITS=lambda tree, config: section_bits,
         pageblock_order=lambda tree, config: pageblock_order,
         memory_block_size_bytes=lambda k: 1 << section_bits,
-        vmemmap_populate=lambda k, start, end, node: sparse_vmemmap.map_section(k, start, end),
+        vmemmap_populate=lambda k, start, end, node, altmap: sparse_vmemmap.map_section(k, start, end),
     )
     config = dataclasses.replace(kconfig.default("x86_64"), FORCE_MAX_ZONEORDER=max_order, HOLES_IN_ZONE=holes)
     k = Kernel(tree, arch, config, hardware.platform("x86_64", mem=64 << 20), definition)

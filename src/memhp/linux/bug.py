@@ -7,10 +7,18 @@ Source: include/linux/bug.h, lib/bug.c, kernel/printk/printk.c.
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import NoReturn
+from types import CodeType
+from typing import TYPE_CHECKING, NoReturn
 
 from memhp.errors import KernelBugError
+
+if TYPE_CHECKING:
+    from memhp.linux.state import Kernel
+
+_GENERATION = re.compile(r"_(\w+?)_(?:v[0-9]+_[0-9]+|2016)")
+"""A function that stands beside its rewrite, with the release that had it."""
 
 
 class Log:
@@ -48,7 +56,7 @@ def WARN_ON(log: Log, condition: object) -> bool:
     """Log a warning if `condition` holds, and go on; returns the condition."""
     if condition:
         frame = sys._getframe(1)
-        log.lines.append(f"WARNING: at {_source(frame.f_code.co_filename)} {frame.f_code.co_name}()")
+        log.lines.append(f"WARNING: at {_place(frame.f_code)}()")
     return bool(condition)
 
 
@@ -56,7 +64,7 @@ def WARN_ON_ONCE(log: Log, condition: object) -> bool:
     """As WARN_ON(), once for each place."""
     if condition:
         frame = sys._getframe(1)
-        place = f"{_source(frame.f_code.co_filename)} {frame.f_code.co_name}()"
+        place = f"{_place(frame.f_code)}()"
         if place not in log.warned:
             log.warned.add(place)
             log.lines.append(f"WARNING: at {place}")
@@ -72,10 +80,25 @@ def BUG_ON(log: Log, condition: object, what: str = "") -> None:
     """
     if condition:
         frame = sys._getframe(1)
-        place = f"{_source(frame.f_code.co_filename)} {frame.f_code.co_name}()"
+        place = f"{_place(frame.f_code)}()"
         line = f"kernel BUG at {place}!"
         log.lines.append(line)
         raise KernelBugError(f"BUG_ON in {place}{': ' + what if what else ''}", [line])
+
+
+def VM_BUG_ON(k: Kernel, condition: object, what: str = "") -> None:
+    """
+    BUG_ON() of a kernel with DEBUG_VM; others do not even look.
+
+    Raises:
+        KernelBugError: it holds.
+    """
+    if condition and k.config.DEBUG_VM:
+        frame = sys._getframe(1)
+        place = f"{_place(frame.f_code)}()"
+        line = f"kernel BUG at {place}!"
+        k.log.lines.append(line)
+        raise KernelBugError(f"VM_BUG_ON in {place}{': ' + what if what else ''}", [line])
 
 
 def oops(log: Log, text: str, what: str) -> NoReturn:
@@ -94,6 +117,12 @@ def oops(log: Log, text: str, what: str) -> NoReturn:
     """
     log.lines.append(text)
     raise KernelBugError(f"{what}; {text}", [text])
+
+
+def _place(code: CodeType) -> str:
+    """A function with its C file, under the name that C has: `_online_pages_v4_9` is `mm/memory_hotplug.c online_pages`."""
+    old = _GENERATION.fullmatch(code.co_name)
+    return f"{_source(code.co_filename)} {old[1] if old else code.co_name}"
 
 
 def _source(filename: str) -> str:

@@ -69,6 +69,7 @@ class Tree:
     pfn_valid_under_rcu: bool = since(
         "v6.8", "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage")
 
+
     # mm/memory_hotplug.c, drivers/base/memory.c
     zones_chosen_at_online: bool = since(
         "v4.13", "f1dd2cd13c4b", "mm, memory_hotplug: do not associate hotadded memory to zones until online")
@@ -141,6 +142,10 @@ class Tree:
     memblock_resize_panics: bool = since(
         "v6.12", "", "an array that is full before memblock_allow_resize() is a panic, not -ENOMEM")
 
+    # arch/x86
+    x86_add_pages_checks_end: bool = since(
+        "v6.12", "", "add_pages() refuses what ends beyond the direct map's last address")
+
     # arch/arm64
     arm64_hotplug: bool = since(
         "v5.0", "4ab215061554", "arm64: Add memory hotplug support")
@@ -148,6 +153,10 @@ class Tree:
         "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
     arm64_hotplug_raises_max_pfn: bool = since(
         "v5.16", "8fac67ca236b", "hot-add raises max_pfn on arm64")
+    arm64_vmemmap_falls_back: bool = since(
+        "v5.11", "", "where no block for the memmap is to be had, single pages are taken")
+    arm64_altmap_falls_back: bool = until(
+        "v6.2", "", "an altmap without room for a block of the memmap is -ENOMEM, single pages are not tried")
     arm64_section_size_bits: int = value(
         30, ("v5.12", 27, "f0b13ee23241", "arm64/sparsemem: reduce SECTION_SIZE_BITS"))
     arm64_pfn_valid: str = value(

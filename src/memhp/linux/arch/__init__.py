@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from memhp.linux.include.io import Mapping
 from memhp.linux.include.memory_hotplug import MhpParams
+from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import Definition
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.tree import Tree
@@ -77,9 +78,13 @@ class ArchOps:
         memory_block_size_bytes: (k) -> bytes of a memory block.
         memory_add_physaddr_to_nid: (k, address) -> node for memory that comes without one.
         arch_add_memory: (k, nid, start, size, params); raises KernelError.
+        arch_remove_memory: (k, start, size, altmap): sections and mappings go.
+        arch_get_mappable_range: (k) -> first and last byte that its linear map can reach.
+        arch_supports_memmap_on_memory: (k, vmemmap_size) -> whether a block's memmap of that size may lie on the block.
         VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
         arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
-        vmemmap_populate: (k, start_pfn, end_pfn, node); raises KernelError.
+        vmemmap_populate: (k, start_pfn, end_pfn, node, altmap); raises KernelError.
+        vmemmap_free: (k, start_pfn, end_pfn, altmap): the memmap of a range goes.
         io: How it reaches physical memory.
     """
 
@@ -97,7 +102,11 @@ class ArchOps:
     memory_block_size_bytes: Callable[[Kernel], int]
     memory_add_physaddr_to_nid: Callable[[Kernel, int], int]
     arch_add_memory: Callable[[Kernel, int, int, int, MhpParams], None]
+    arch_remove_memory: Callable[[Kernel, int, int, VmemAltmap | None], None]
+    arch_get_mappable_range: Callable[[Kernel], tuple[int, int]]
+    arch_supports_memmap_on_memory: Callable[[Kernel, int], bool]
     VMALLOC_TOTAL: int
     arch_report_meminfo: Callable[[Kernel], str]
-    vmemmap_populate: Callable[[Kernel, int, int, int], None]
+    vmemmap_populate: Callable[[Kernel, int, int, int, VmemAltmap | None], None]
+    vmemmap_free: Callable[[Kernel, int, int, VmemAltmap | None], None]
     io: IoOps

@@ -65,6 +65,11 @@ class PageColumns:
         self.cols[:] = (0, 0, 0, 0, 0)
         self.owned = 0
 
+    def poison(self, start: int, end: int) -> None:
+        """memset(page, 0xff): every column of pages [start, end) all ones."""
+        for which in range(COLUMNS):
+            self.fill(which, start, end, 0xFF)
+
     def _spread(self, which: int) -> bytearray:
         """Return column `which` as a bytearray that may be edited."""
         col = self.cols[which]

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from memhp.linux.include import mm_types
 from memhp.units import Pfn, SectionNr
@@ -45,6 +45,23 @@ WMARK_MIN, WMARK_LOW, WMARK_HIGH = range(3)
 N_POSSIBLE, N_ONLINE, N_NORMAL_MEMORY, N_MEMORY = "possible", "online", "has_normal_memory", "has_memory"
 
 
+class Backing(NamedTuple):
+    """
+    Pages behind a part of a section's memmap.
+
+    Attributes:
+        first: Which page of the memmap they begin at.
+        pfn: The first of them; negative where it is not known or an altmap's (see mm/sparse_vmemmap.py).
+        pages: How many.
+        huge: They are one PMD leaf; else so many PTEs.
+    """
+
+    first: int
+    pfn: int
+    pages: int
+    huge: bool
+
+
 class MemSection:
     """
     struct mem_section, with the section's memmap beside it.
@@ -56,10 +73,15 @@ class MemSection:
         memmap: The struct pages, or None while no vmemmap is populated behind them.
         pageblock_flags: Migratetype of each pageblock: one number while all agree, or a bytearray; None without usemap.
         subsection_map: Bit i set: sub-section i is in use (v5.3 onwards).
+        usage_from_boot: Its usage lies in pages that memblock gave; it is kept when the section goes [v5.3].
+        backing: What lies behind its memmap [v5.3].
         owner: Token of the kernel that may edit it in place.
     """
 
-    __slots__ = ("early_nid", "memmap", "nr", "owner", "pageblock_flags", "section_mem_map", "subsection_map")
+    __slots__ = (
+        "backing", "early_nid", "memmap", "nr", "owner", "pageblock_flags", "section_mem_map", "subsection_map",
+        "usage_from_boot",
+    )
 
     def __init__(self, nr: int, owner: object) -> None:
         self.nr = nr
@@ -68,6 +90,8 @@ class MemSection:
         self.memmap: mm_types.PageColumns | None = None
         self.pageblock_flags: int | bytearray | None = None
         self.subsection_map = 0
+        self.usage_from_boot = False
+        self.backing: tuple[Backing, ...] = ()
         self.owner = owner
 
     def copy(self, owner: object) -> MemSection:
@@ -78,6 +102,8 @@ class MemSection:
         usemap = self.pageblock_flags
         new.pageblock_flags = bytearray(usemap) if isinstance(usemap, bytearray) else usemap
         new.subsection_map = self.subsection_map
+        new.usage_from_boot = self.usage_from_boot
+        new.backing = self.backing
         return new
 
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux import sched
-from memhp.linux.bug import BUG_ON, printk
+from memhp.linux.bug import BUG_ON, printk, printk_once
 from memhp.linux.drivers.base import memory, node
 from memhp.linux.drivers.firmware import memmap as firmware_memmap
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.memory import MEM_CANCEL_ONLINE, MEM_GOING_ONLINE, MEM_OFFLINE, MEM_ONLINE, MemoryBlock, MemoryNotify
 from memhp.linux.include.memory_hotplug import MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, MhpParams
+from memhp.linux.include.memremap import VmemAltmap, vmem_altmap_offset
 from memhp.linux.include.mm_types import NODE, ZONE
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, PglistData, Zone
 from memhp.linux.include.notifier import notifier_to_errno
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from memhp.linux.state import Kernel
+
+_U64 = (1 << 64) - 1
 
 
 def mem_hotplug_begin(k: Kernel) -> None:
@@ -286,6 +289,84 @@ def __add_pages(k: Kernel, nid: int, zone: Zone, phys_start_pfn: int, nr_pages: 
     page_alloc.set_zone_contiguous(k, zone)
     if failure is not None:
         raise failure
+
+
+def mhp_get_pluggable_range(k: Kernel, need_mapping: bool) -> tuple[int, int]:
+    """
+    Return the first and the last byte that memory can be added at.
+
+    Args:
+        need_mapping: It must be reachable through the linear map.
+
+    Source: mm/memory_hotplug.c mhp_get_pluggable_range() [v5.12]
+    """
+    last = (1 << k.MAX_PHYSMEM_BITS) - 1
+    if not need_mapping:
+        return 0, last
+    low, high = k.arch.arch_get_mappable_range(k)
+    return (0, 0) if low > last else (low, min(high, last))
+
+
+def mhp_range_allowed(k: Kernel, start: int, size: int, need_mapping: bool) -> bool:
+    """
+    Whether memory can be added at a place; logs if not.
+
+    Source: mm/memory_hotplug.c mhp_range_allowed() [v5.12]
+    """
+    low, high = mhp_get_pluggable_range(k, need_mapping)
+    end = (start + size) & _U64
+    if start < end and start >= low and end - 1 <= high:
+        return True
+    printk(
+        k.log,
+        f"Hotplug memory [{start:#x}-{end:#x}] exceeds maximum addressable range [{low:#x}-{high:#x}]")
+    return False
+
+
+def check_pfn_span(k: Kernel, pfn: int, nr_pages: int) -> bool:
+    """Whether a range is made of whole sub-sections. Source: mm/memory_hotplug.c check_pfn_span() [v5.3]"""
+    return not (pfn | nr_pages) & ((1 << mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT) - 1)
+
+
+def _add_pages_v5_3(k: Kernel, nid: int, pfn: int, nr_pages: int, params: MhpParams) -> None:
+    """
+    Add the sections of a range, or the parts that it covers. Nobody asks pfn_valid(); what was added before an error stays.
+
+    Raises:
+        KernelError: EINVAL for an altmap that does not fit, or a range that is not made of sub-sections; EEXIST, ENOMEM.
+
+    Source: mm/memory_hotplug.c __add_pages() [v5.3]
+    """
+    end_pfn = pfn + nr_pages
+    altmap = params.altmap
+    if altmap is not None:
+        if altmap.base_pfn != pfn or vmem_altmap_offset(altmap) > nr_pages:
+            printk_once(k.log, "memory add fail, invalid altmap")
+            raise KernelError(EINVAL, "the altmap does not fit the range", pfn=pfn)
+        altmap.alloc = 0
+    if not check_pfn_span(k, pfn, nr_pages):
+        printk(k.log, f"Misaligned __add_pages start: {pfn:#x} end: {end_pfn - 1:#x}")
+        raise KernelError(EINVAL, "the range is not made of whole sub-sections of 2 MiB", pfn=pfn)
+    while pfn < end_pfn:
+        cur_nr_pages = min(end_pfn - pfn, k.PAGES_PER_SECTION - pfn % k.PAGES_PER_SECTION)
+        sparse.sparse_add_section(k, nid, pfn, cur_nr_pages, altmap)
+        pfn += cur_nr_pages
+
+
+def __remove_pages(k: Kernel, pfn: int, nr_pages: int, altmap: VmemAltmap | None) -> None:
+    """
+    Take the sections of a range away, or the parts of them that it covers.
+
+    Source: mm/memory_hotplug.c __remove_pages() [v5.3]
+    """
+    end_pfn = pfn + nr_pages
+    if not check_pfn_span(k, pfn, nr_pages):
+        printk(k.log, f"Misaligned __remove_pages start: {pfn:#x} end: {end_pfn - 1:#x}")
+        return
+    while pfn < end_pfn:
+        cur_nr_pages = min(end_pfn - pfn, k.PAGES_PER_SECTION - pfn % k.PAGES_PER_SECTION)
+        sparse.sparse_remove_section(k, pfn, cur_nr_pages, altmap)
+        pfn += cur_nr_pages
 
 
 def check_hotplug_memory_range(k: Kernel, start: int, size: int) -> None:

@@ -17,12 +17,14 @@ Source: mm/sparse.c [v4.9, v5.3].
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOMEM
+from errno import EEXIST, EINVAL
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux import bug
 from memhp.linux.include import mmzone
+from memhp.linux.include.memory_model import page_ranges_rw
+from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import MemSection
 from memhp.linux.mm import sparse_vmemmap
 
@@ -122,7 +124,9 @@ def sparse_init(k: Kernel) -> None:
         if not mmzone.present_section(ms):
             continue
         sparse_vmemmap.sparse_mem_map_populate(k, nr, sparse_early_nid(ms))
-        sparse_init_one_section(k, k.section_rw(nr), 0, early)
+        ms = k.section_rw(nr)
+        ms.usage_from_boot = True
+        sparse_init_one_section(k, ms, 0, early)
     if k.tree.has_subsections:
         subsection_map_init(k)
 
@@ -188,32 +192,109 @@ def fill_subsection_map(k: Kernel, ms: MemSection, pfn: int, nr_pages: int) -> N
     ms.subsection_map |= mask
 
 
-def section_activate(k: Kernel, nid: int, pfn: int, nr_pages: int) -> None:
+def clear_subsection_map(k: Kernel, ms: MemSection, pfn: int, nr_pages: int) -> bool:
+    """
+    Give sub-sections back; False, with a warning, if one of them was not in use.
+
+    Source: mm/sparse.c clear_subsection_map() [v5.3], which returns -EINVAL then
+    """
+    mask = _subsection_mask(k, pfn, nr_pages)
+    if ms.pageblock_flags is None or ms.subsection_map & mask != mask:
+        bug.WARN_ON(k.log, True)
+        bug.printk(k.log, f"section already deactivated ({pfn:#x} + {nr_pages})")
+        return False
+    ms.subsection_map ^= mask
+    return True
+
+
+def is_subsection_map_empty(ms: MemSection) -> bool:
+    """Source: mm/sparse.c is_subsection_map_empty() [v5.3]"""
+    return not ms.subsection_map
+
+
+def populate_section_memmap(k: Kernel, pfn: int, nr_pages: int, nid: int, altmap: VmemAltmap | None) -> None:
+    """
+    Make the struct pages of a part of a section.
+
+    Raises:
+        KernelError: ENOMEM.
+
+    Source: mm/sparse.c populate_section_memmap() [v5.3]
+    """
+    sparse_vmemmap.__populate_section_memmap(k, pfn, nr_pages, nid, altmap)
+
+
+def depopulate_section_memmap(k: Kernel, pfn: int, nr_pages: int, altmap: VmemAltmap | None) -> None:
+    """Give the struct pages of a part of a section back. Source: mm/sparse.c depopulate_section_memmap() [v5.3]"""
+    k.arch.vmemmap_free(k, pfn, pfn + nr_pages, altmap)
+
+
+def free_map_bootmem(k: Kernel, pfn: int) -> None:
+    """Give the memmap of a whole early section back. Source: mm/sparse.c free_map_bootmem() [v5.3]"""
+    k.arch.vmemmap_free(k, pfn, pfn + k.PAGES_PER_SECTION, None)
+
+
+def section_deactivate(k: Kernel, pfn: int, nr_pages: int, altmap: VmemAltmap | None) -> None:
+    """
+    Take sub-sections out of use, and their memmap with them.
+
+    An early section keeps its memmap until its last sub-section goes, because it was populated whole; its usage it keeps for
+    good, because that shares a page with other sections'.
+
+    Source: mm/sparse.c section_deactivate() [v5.3]
+    """
+    nr = mmzone.pfn_to_section_nr(k, pfn)
+    ms = k.section_rw(nr)
+    section_is_early = mmzone.early_section(ms)
+    if not clear_subsection_map(k, ms, pfn, nr_pages):
+        return
+    empty = is_subsection_map_empty(ms)
+    if empty:
+        ms.section_mem_map &= ~mmzone.SECTION_HAS_MEM_MAP
+        if not ms.usage_from_boot:
+            ms.pageblock_flags = None
+    if not section_is_early:
+        depopulate_section_memmap(k, pfn, nr_pages, altmap)
+    elif empty:
+        free_map_bootmem(k, mmzone.section_nr_to_pfn(k, nr))
+    if empty:
+        ms.section_mem_map = 0
+
+
+def section_activate(k: Kernel, nid: int, pfn: int, nr_pages: int, altmap: VmemAltmap | None) -> None:
     """
     Take sub-sections into use and populate their memmap, unless the section is early and has one.
 
     Raises:
-        KernelError: EEXIST, EINVAL (fill_subsection_map()); ENOMEM.
+        KernelError: EEXIST, EINVAL (fill_subsection_map()); ENOMEM, and the sub-sections are given back.
 
     Source: mm/sparse.c section_activate() [v5.3]
     """
-    nr = mmzone.pfn_to_section_nr(k, pfn)
-    ms = _section(k, nr)
-    fill_subsection_map(k, ms, pfn, nr_pages)
+    ms = _section(k, mmzone.pfn_to_section_nr(k, pfn))
+    fresh = ms.pageblock_flags is None
+    if fresh:
+        ms.pageblock_flags = 0
+    try:
+        fill_subsection_map(k, ms, pfn, nr_pages)
+    except KernelError:
+        if fresh:
+            ms.pageblock_flags = None
+        raise
     if nr_pages < k.PAGES_PER_SECTION and mmzone.early_section(ms):
         return
     try:
-        k.arch.vmemmap_populate(k, pfn, pfn + nr_pages, nid)
-    except KernelError as err:
-        if err.errno != ENOMEM:
-            raise
-        ms.subsection_map &= ~_subsection_mask(k, pfn, nr_pages)
+        populate_section_memmap(k, pfn, nr_pages, nid, altmap)
+    except KernelError:
+        section_deactivate(k, pfn, nr_pages, altmap)
         raise
 
 
-def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> None:
+def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int, altmap: VmemAltmap | None = None) -> None:
     """
     Add pfns [start_pfn, start_pfn + nr_pages), sub-section aligned, inside one section.
+
+    Args:
+        altmap: Where the memmap's pages come from; None: the page allocator.
 
     Raises:
         KernelError: EEXIST, EINVAL, ENOMEM.
@@ -222,10 +303,37 @@ def sparse_add_section(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> No
     """
     section_nr = mmzone.pfn_to_section_nr(k, start_pfn)
     sparse_index_init(k, section_nr)
-    section_activate(k, nid, start_pfn, nr_pages)
+    section_activate(k, nid, start_pfn, nr_pages, altmap)
+    if altmap is None or not altmap.inaccessible:
+        page_init_poison(k, start_pfn, nr_pages)
     ms = k.section_rw(section_nr)
     ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT
     sparse_init_one_section(k, ms, 0)
+
+
+def sparse_remove_section(k: Kernel, pfn: int, nr_pages: int, altmap: VmemAltmap | None = None) -> None:
+    """
+    Take pfns [pfn, pfn + nr_pages) of one section away.
+
+    Source: mm/sparse.c sparse_remove_section() [v5.3]
+    """
+    if bug.WARN_ON_ONCE(k.log, not mmzone.valid_section(mmzone.__pfn_to_section(k, pfn))):
+        return
+    section_deactivate(k, pfn, nr_pages, altmap)
+
+
+def page_init_poison(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Fill the struct pages of a range with ones, so that whoever looks at them before they are initialised is found out.
+
+    Nothing is done without DEBUG_VM: they hold whatever was there.
+
+    Source: mm/debug.c page_init_poison() [v5.3]
+    """
+    if not k.config.DEBUG_VM:
+        return
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.poison(start, end)
 
 
 def online_mem_sections(k: Kernel, start_pfn: int, end_pfn: int) -> None:
@@ -236,9 +344,22 @@ def online_mem_sections(k: Kernel, start_pfn: int, end_pfn: int) -> None:
     """
     for pfn in range(start_pfn, end_pfn, k.PAGES_PER_SECTION):
         section_nr = mmzone.pfn_to_section_nr(k, pfn)
-        if bug.WARN_ON(k.log, not mmzone.present_section_nr(k, section_nr)):
+        if bug.WARN_ON(k.log, not mmzone.valid_section(mmzone.__nr_to_section(k, section_nr))):
             continue
         k.section_rw(section_nr).section_mem_map |= mmzone.SECTION_IS_ONLINE
+
+
+def offline_mem_sections(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    Mark the sections of a range no longer online.
+
+    Source: mm/sparse.c offline_mem_sections() [v4.13]
+    """
+    for pfn in range(start_pfn, end_pfn, k.PAGES_PER_SECTION):
+        section_nr = mmzone.pfn_to_section_nr(k, pfn)
+        if bug.WARN_ON(k.log, not mmzone.valid_section(mmzone.__nr_to_section(k, section_nr))):
+            continue
+        k.section_rw(section_nr).section_mem_map &= ~mmzone.SECTION_IS_ONLINE
 
 
 def usemap_size(k: Kernel) -> int:

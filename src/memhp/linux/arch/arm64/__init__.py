@@ -27,9 +27,14 @@ ARM64 = ArchOps(
     memory_block_size_bytes=lambda k: 1 << k.SECTION_SIZE_BITS,
     memory_add_physaddr_to_nid=lambda k, address: 0,
     arch_add_memory=mmu.arch_add_memory,
+    arch_remove_memory=mmu.arch_remove_memory,
+    arch_get_mappable_range=mmu.arch_get_mappable_range,
+    # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
+    arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     VMALLOC_TOTAL=135290290112 * KIB,
     arch_report_meminfo=lambda k: "",
     vmemmap_populate=mmu.vmemmap_populate,
+    vmemmap_free=mmu.vmemmap_free,
     io=IoOps(
         phys_to_virt=memory.__phys_to_virt,
         virt_to_phys=memory.__virt_to_phys,

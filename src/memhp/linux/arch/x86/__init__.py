@@ -28,9 +28,15 @@ X86_64 = ArchOps(
     memory_block_size_bytes=init_64.memory_block_size_bytes,
     memory_add_physaddr_to_nid=init_64.memory_add_physaddr_to_nid,
     arch_add_memory=init_64.arch_add_memory,
+    arch_remove_memory=init_64.arch_remove_memory,
+    # The generic one of mm/memory_hotplug.c: everything.
+    arch_get_mappable_range=lambda k: (0, (1 << 64) - 1),
+    # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
+    arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     VMALLOC_TOTAL=34359738367 * KIB,
     arch_report_meminfo=init_64.arch_report_meminfo,
     vmemmap_populate=init_64.vmemmap_populate,
+    vmemmap_free=init_64.vmemmap_free,
     io=IoOps(
         phys_to_virt=page.__va,
         virt_to_phys=page.__pa,

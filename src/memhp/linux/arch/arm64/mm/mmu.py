@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import ConfigError, KernelError
 from memhp.linux.arch.arm64.include import memory
-from memhp.linux.bug import printk
+from memhp.linux.bug import VM_BUG_ON, printk
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import NORMAL, UNCACHED, WRITECOMBINE, linear_mapped
 from memhp.linux.include.memblock import MEMBLOCK_NOMAP
 from memhp.linux.include.memory_hotplug import MhpParams
+from memhp.linux.include.memory_model import pfn_to_page
+from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import Zone
 from memhp.linux.include.page_flags import SetPageReserved
 from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
@@ -65,6 +67,12 @@ def map_linear(k: Kernel, start: int, end: int) -> None:
         k.linear_map = (*ranges, (start, end))
 
 
+def unmap_linear(k: Kernel, start: int, end: int) -> None:
+    """[start, end) can no longer be reached through the linear map. Source: none"""
+    k.linear_map = tuple(
+        piece for low, high in k.linear_map for piece in ((low, min(high, start)), (max(low, end), high)) if piece[0] < piece[1])
+
+
 def apply(k: Kernel, remedy: str) -> None:
     """
     Apply the series' part of generic code for a remedy.
@@ -82,18 +90,77 @@ def _clear_section_nomap(k: Kernel, start_pfn: int) -> None:
 
 def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
     """
+    Add memory on arm64.
+
+    Raises:
+        KernelError: what the tree's own says.
+        ConfigError: the tree has no hot-add on arm64.
+
+    Source: arch/arm64/mm/mmu.c arch_add_memory() [v5.0]; before, the 2016 series
+    """
+    if k.tree.arm64_hotplug:
+        return _arch_add_memory_v5_0(k, nid, start, size, params)
+    if not k.tree.arm64_nomap_window:
+        raise ConfigError(f"{k.tree.name} has no memory hot-add on arm64")
+    return _arch_add_memory_2016(k, nid, start, size, params)
+
+
+def _arch_add_memory_v5_0(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
+    """
+    Map the range, let memblock forget that it was NOMAP, add its pages; take the mapping back if that failed.
+
+    Raises:
+        KernelError: what __add_pages() says.
+
+    Source: arch/arm64/mm/mmu.c arch_add_memory() [v5.3]
+    """
+    if k.tree.checks_mappable_range:
+        VM_BUG_ON(k, not memory_hotplug.mhp_range_allowed(k, start, size, True))
+    map_linear(k, start, start + size)
+    memblock.memblock_clear_nomap(k, start, size)
+    try:
+        memory_hotplug._add_pages_v5_3(k, nid, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT, params)
+    except KernelError:
+        if k.tree.arm64_hot_remove:
+            __remove_pgd_mapping(k, start, size)
+        raise
+    if k.tree.arm64_hotplug_raises_max_pfn:
+        k.max_pfn = max(k.max_pfn, -(-(start + size) >> k.PAGE_SHIFT))
+        k.max_low_pfn = k.max_pfn
+
+
+def arch_remove_memory(k: Kernel, start: int, size: int, altmap: VmemAltmap | None) -> None:
+    """Source: arch/arm64/mm/mmu.c arch_remove_memory() [v5.7]"""
+    memory_hotplug.__remove_pages(k, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT, altmap)
+    __remove_pgd_mapping(k, start, size)
+
+
+def __remove_pgd_mapping(k: Kernel, start: int, size: int) -> None:
+    """
+    Unmap physical [start, start + size).
+
+    Source: arch/arm64/mm/mmu.c __remove_pgd_mapping() [v5.7], which takes linear addresses
+    """
+    unmap_linear(k, start, start + size)
+
+
+def arch_get_mappable_range(k: Kernel) -> tuple[int, int]:
+    """Return the first and the last byte that the linear map has room for. Source: arch/arm64/mm/mmu.c [v5.12]"""
+    start = memory.PHYS_OFFSET(k)
+    return start, start + (1 << (memory.VA_BITS - 1)) - 1
+
+
+def _arch_add_memory_2016(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
+    """
     Add memory on arm64, by the remedy this kernel was booted with.
 
     max_pfn is not raised: the recorded kernels did not.
 
     Raises:
         KernelError: EPERM beyond the physical address space; what the remedy says.
-        ConfigError: the tree has no hot-add on arm64.
 
     Source: the series, arch/arm64/mm/init.c arch_add_memory()
     """
-    if not k.tree.arm64_nomap_window:
-        raise ConfigError(f"{k.tree.name} has no memory hot-add on arm64")
     end_pfn = (start + size) >> k.PAGE_SHIFT
     if end_pfn > 1 << (k.MAX_PHYSMEM_BITS - k.PAGE_SHIFT):
         printk(k.log, "end_pfn too big")
@@ -102,7 +169,32 @@ def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParam
     arm64_rfc_2016.REMEDIES[k.remedy].add(k, SYMBOLS, nid, start, size)
 
 
-def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
+def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int, altmap: VmemAltmap | None) -> None:
+    """
+    Make struct pages of [start_pfn, end_pfn): PMD blocks for whole sections with 4K pages, single pages else.
+
+    Raises:
+        KernelError: ENOMEM.
+
+    Source: arch/arm64/mm/mmu.c vmemmap_populate() [v5.3]
+    """
+    if not k.tree.has_subsections:
+        return _vmemmap_populate_v4_9(k, start_pfn, end_pfn, node)
+    start, end = pfn_to_page(k, start_pfn), pfn_to_page(k, end_pfn)
+    if k.PAGE_SHIFT != 12 or end_pfn - start_pfn < k.PAGES_PER_SECTION:
+        sparse_vmemmap.vmemmap_populate_basepages(k, start, end, node, altmap)
+    else:
+        sparse_vmemmap.vmemmap_populate_hugepages(
+            k, start, end, node, altmap, k.tree.arm64_vmemmap_falls_back, k.tree.arm64_altmap_falls_back)
+    sparse_vmemmap.map_section(k, start_pfn, end_pfn)
+
+
+def vmemmap_free(k: Kernel, start_pfn: int, end_pfn: int, altmap: VmemAltmap | None) -> None:
+    """Give the memmap of a range back. Source: arch/arm64/mm/mmu.c vmemmap_free() [v5.7]"""
+    sparse_vmemmap.free_backing(k, start_pfn, end_pfn, altmap)
+
+
+def _vmemmap_populate_v4_9(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
     """
     Make struct pages of [start_pfn, end_pfn): PMD blocks with 4K pages, single pages else.
 

@@ -7,6 +7,7 @@ Source: arch/x86/mm/init_64.c, arch/x86/mm/init.c, arch/x86/kernel/e820.c, arch/
 
 from __future__ import annotations
 
+from errno import ERANGE
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
@@ -15,6 +16,8 @@ from memhp.linux.bug import WARN_ON_ONCE, printk
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import linear_mapped
 from memhp.linux.include.memory_hotplug import MhpParams
+from memhp.linux.include.memory_model import pfn_to_page
+from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.mm import memblock, memory_hotplug, sparse, sparse_vmemmap
 from memhp.units import GIB, KIB, MIB
@@ -153,6 +156,61 @@ def update_end_of_memory_vars(k: Kernel, start: int, size: int) -> None:
 
 def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
     """
+    Map a range and add its pages.
+
+    Raises:
+        KernelError: ERANGE, or what __add_pages() says.
+
+    Source: arch/x86/mm/init_64.c arch_add_memory() [all]
+    """
+    if not k.tree.has_subsections:
+        return _arch_add_memory_v4_9(k, nid, start, size, params)
+    init_memory_mapping(k, start, start + size)
+    add_pages(k, nid, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT, params)
+
+
+def PHYSMEM_END(k: Kernel) -> int:
+    """Return the last byte that memory may have. Source: arch/x86/include/asm/pgtable_64_types.h PHYSMEM_END [v6.12]"""
+    return (1 << k.MAX_PHYSMEM_BITS) - 1
+
+
+def add_pages(k: Kernel, nid: int, start_pfn: int, nr_pages: int, params: MhpParams) -> None:
+    """
+    Add pages, and raise max_pfn even if that failed.
+
+    Raises:
+        KernelError: ERANGE beyond what can be addressed; what __add_pages() says.
+
+    Source: arch/x86/mm/init_64.c add_pages() [v5.3]
+    """
+    end = (start_pfn + nr_pages << k.PAGE_SHIFT) - 1
+    if k.tree.x86_add_pages_checks_end and WARN_ON_ONCE(k.log, end > PHYSMEM_END(k)):
+        raise KernelError(ERANGE, f"the range ends beyond {PHYSMEM_END(k):#x}", pfn=start_pfn)
+    failure: KernelError | None = None
+    try:
+        memory_hotplug._add_pages_v5_3(k, nid, start_pfn, nr_pages, params)
+    except KernelError as err:
+        failure = err
+    WARN_ON_ONCE(k.log, failure is not None)
+    update_end_of_memory_vars(k, start_pfn << k.PAGE_SHIFT, nr_pages << k.PAGE_SHIFT)
+    if failure is not None:
+        raise failure
+
+
+def kernel_physical_mapping_remove(k: Kernel, start: int, end: int) -> None:
+    """Unmap [start, end). Source: arch/x86/mm/init_64.c kernel_physical_mapping_remove()"""
+    k.linear_map = tuple(
+        piece for low, high in k.linear_map for piece in ((low, min(high, start)), (max(low, end), high)) if piece[0] < piece[1])
+
+
+def arch_remove_memory(k: Kernel, start: int, size: int, altmap: VmemAltmap | None) -> None:
+    """Source: arch/x86/mm/init_64.c arch_remove_memory() [v5.3]"""
+    memory_hotplug.__remove_pages(k, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT, altmap)
+    kernel_physical_mapping_remove(k, start, start + size)
+
+
+def _arch_add_memory_v4_9(k: Kernel, nid: int, start: int, size: int, params: MhpParams) -> None:
+    """
     Map the range, add its pages to ZONE_NORMAL (or MOVABLE, see zone_for_memory()), raise max_pfn even if that failed.
 
     Raises:
@@ -173,16 +231,29 @@ def arch_add_memory(k: Kernel, nid: int, start: int, size: int, params: MhpParam
         raise failure
 
 
-def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
+def vmemmap_populate(k: Kernel, start_pfn: int, end_pfn: int, node: int, altmap: VmemAltmap | None) -> None:
     """
-    Make struct pages of [start_pfn, end_pfn): PMD blocks, single pages where none is to be had.
+    Make struct pages of [start_pfn, end_pfn): PMD blocks, single pages where none is to be had; for parts of a section (v5.3)
+    single pages, never from an altmap.
 
     Raises:
         KernelError: ENOMEM.
 
-    Source: arch/x86/mm/init_64.c vmemmap_populate() [v4.9]
+    Source: arch/x86/mm/init_64.c vmemmap_populate() [all]
     """
-    vmemmap_populate_hugepages(k, start_pfn, end_pfn, node)
+    if not k.tree.has_subsections:
+        return vmemmap_populate_hugepages(k, start_pfn, end_pfn, node)
+    start, end = pfn_to_page(k, start_pfn), pfn_to_page(k, end_pfn)
+    if end_pfn - start_pfn < k.PAGES_PER_SECTION:
+        sparse_vmemmap.vmemmap_populate_basepages(k, start, end, node, None)
+    else:
+        sparse_vmemmap.vmemmap_populate_hugepages(k, start, end, node, altmap)
+    sparse_vmemmap.map_section(k, start_pfn, end_pfn)
+
+
+def vmemmap_free(k: Kernel, start_pfn: int, end_pfn: int, altmap: VmemAltmap | None) -> None:
+    """Give the memmap of a range back. Source: arch/x86/mm/init_64.c vmemmap_free() [v5.3]"""
+    sparse_vmemmap.free_backing(k, start_pfn, end_pfn, altmap)
 
 
 def vmemmap_populate_hugepages(k: Kernel, start_pfn: int, end_pfn: int, node: int) -> None:
