@@ -22,6 +22,8 @@ KPAGEFLAGS = "/proc/kpageflags"
 _ENTRY = 8
 _CHUNK = 1 << 17
 """Entries read at once: 1 MiB."""
+_SHORT = 64
+"""Entries of which one after the other is looked at."""
 
 FLAGS: dict[int, str] = {
     0: "LOCKED", 1: "ERROR", 2: "REFERENCED", 3: "UPTODATE", 4: "DIRTY", 5: "LRU", 6: "ACTIVE", 7: "SLAB", 8: "WRITEBACK",
@@ -109,8 +111,7 @@ def read_runs(files: Files, start: int, count: int, mask: int = -1, path: str = 
     """
     first, length, current, position = start, 0, 0, start
     for entries in read_chunks(files, start, count, path):
-        for value, group in groupby(entries if mask == -1 else (entry & mask for entry in entries)):
-            pages = sum(1 for _ in group)
+        for value, pages in _runs(_masked(entries, mask)):
             if length and value == current:
                 length += pages
             else:
@@ -120,3 +121,25 @@ def read_runs(files: Files, start: int, count: int, mask: int = -1, path: str = 
             position += pages
     if length:
         yield Pfn(first), length, current
+
+
+def _masked(entries: array[int], mask: int) -> array[int]:
+    """Return entries with only the bits of `mask`; all at once, as one large number."""
+    if mask == -1:
+        return entries
+    size = len(entries) * _ENTRY
+    bits = int.from_bytes(mask.to_bytes(_ENTRY, sys.byteorder) * len(entries), "little")
+    return array("Q", (int.from_bytes(entries.tobytes(), "little") & bits).to_bytes(size, "little"))
+
+
+def _runs(entries: array[int]) -> Iterator[tuple[int, int]]:
+    """Yield (value, pages) of pieces whose entries are equal: halves of halves, until they are, or are short."""
+    if len(entries) <= _SHORT:
+        for value, group in groupby(entries):
+            yield value, sum(1 for _ in group)
+    elif entries.tobytes() == entries[:1].tobytes() * len(entries):
+        yield entries[0], len(entries)
+    else:
+        middle = len(entries) // 2
+        yield from _runs(entries[:middle])
+        yield from _runs(entries[middle:])

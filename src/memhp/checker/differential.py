@@ -7,10 +7,11 @@ and field by field, where two such looks part. `run_both()` does a scenario on t
 the other, and compares after each.
 
 Compared: every memory block and its attributes; memblock's memory, with flags where both kernels print them; the System RAM
-lines of /proc/iomem; the start, span and present pages of each zone; the managed pages of zones that got all their memory since
-boot, and how far the others' have moved since; devices; for each step the errno or outcome, and the kernel's messages about
-hotplug; NOPAGE, RESERVED and OFFLINE of each page that was added. Not compared, because the kernel's own allocations decide it:
-which pages are free, slab or page tables, all counters, addresses of the kernel's image, messages about other things.
+lines of /proc/iomem; which nodes there are, are online and have memory; the parameters of hotplug; the start, span and present
+pages of each zone; the managed pages of zones that got all their memory since boot, and how far the others' have moved since;
+devices; for each step the errno or outcome, and the kernel's messages about hotplug; NOPAGE, RESERVED and OFFLINE of each page
+that was added. Not compared, because the kernel's own allocations decide it: which pages are free, slab or page tables, all
+counters, addresses of the kernel's image, messages about other things.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from memhp.abi import files as abi
 from memhp.abi import kpageflags, record
-from memhp.abi.files import MEMBLOCK, MEMORY
+from memhp.abi.files import MEMBLOCK, MEMORY, NODE
 from memhp.abi.iomem import IOMEM, read_iomem
 from memhp.abi.memblock import read_memblock
 from memhp.abi.memory import read_memory
@@ -58,6 +59,7 @@ HOTPLUG_LOG = (
 """The kernel's messages about hotplug, and the form in which they are compared: numbers that its allocations decide left out."""
 _LOG = tuple((re.compile(pattern), form) for pattern, form in HOTPLUG_LOG)
 _FLAGS = ("NOPAGE", "RESERVED", "OFFLINE")
+_NODE_LISTS = ("possible", "online", "has_memory", "has_normal_memory")
 _SHOWN = 60
 
 
@@ -189,6 +191,14 @@ def look(machine: Backend) -> Look:
         if zone.spanned or zone.present:
             found[ZONEINFO, f"node {zone.node} zone {zone.zone}"] = {
                 "start_pfn": zone.start_pfn, "spanned": zone.spanned, "present": zone.present}
+    for name in _NODE_LISTS:
+        nodes = abi.read_optional(machine, f"{NODE}/{name}")
+        if nodes is not None:
+            found[NODE, name] = {"nodes": nodes.strip()}
+    if abi.exists(machine, record.PARAMETERS):
+        for name in sorted(machine.listdir(record.PARAMETERS)):
+            value = abi.read_optional(machine, f"{record.PARAMETERS}/{name}")
+            found[record.PARAMETERS, name] = {"value": None if value is None else value.strip()}
     for device in machine.devices():
         found["devices", device.id] = {
             "kind": device.kind, "start": f"{device.start:#x}", "size": device.size, "node": device.node,
@@ -296,24 +306,67 @@ def run_both(
         for machine in (first, second):
             if step.do not in machine.verbs:
                 raise UsageError(f"step {number}: {machine.unable(step.do)}")
-    watches = (Watch(first, pages), Watch(second, pages))
-    for watch in watches:
-        watch.begin()
-    state = differences(watches[0].look(since_boot=False), watches[1].look(since_boot=False), 0)
-    known = set(_keys(state))
-    yield StepComparison(0, None, Answer(), Answer(), tuple(state))
+    sides = (observe(steps, first, pages=pages, around=around), observe(steps, second, pages=pages, around=around))
+    yield from compare_observed(*sides)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """
+    One step on one machine: what came of it, and what the machine showed afterwards.
+
+    Attributes:
+        number: 0 for the state before the first step.
+        step: The verb; None before the first.
+        answer: The machine's answer.
+        look: What is compared.
+    """
+
+    number: int
+    step: Step | None
+    answer: Answer
+    look: Look
+
+
+def observe(
+    steps: Iterable[Step], machine: Backend, *, pages: bool = True,
+    around: Callable[[Backend], AbstractContextManager[object]] | None = None,
+) -> Iterator[Observed]:  # fmt: skip
+    """
+    Do steps on one machine; yields how it is before any, and what came of each.
+
+    Args:
+        steps: The verbs.
+        machine: The machine.
+        pages: Look at the flags of added pages, too.
+        around: Entered with the machine before a step, and left after it.
+
+    Raises:
+        BackendError: it does not answer.
+    """
+    watch = Watch(machine, pages)
+    watch.begin()
+    yield Observed(0, None, Answer(), watch.look(since_boot=False))
     for number, step in enumerate(steps, 1):
-        answers = []
-        for machine in (first, second):
-            with around(machine) if around is not None else nullcontext():
-                answers.append(base.apply(machine, step))
-        a, b = answers
-        found = list(_answers(number, step, a, b))
-        state = differences(watches[0].look(since_boot=True), watches[1].look(since_boot=True), number)
-        # What differed before and differs in the same way now is not this step's doing.
+        with around(machine) if around is not None else nullcontext():
+            answer = base.apply(machine, step)
+        yield Observed(number, step, answer, watch.look(since_boot=True))
+
+
+def compare_observed(first: Iterable[Observed], second: Iterable[Observed]) -> Iterator[StepComparison]:
+    """
+    Hold two runs of the same steps against each other; either may be a recording.
+
+    A step is taken from the first, then from the second. What differed before and differs in the same way now is not that
+    step's doing.
+    """
+    known: set[tuple[str, str, str, str]] = set()
+    for a, b in zip(first, second, strict=True):
+        found = list(_answers(a.number, a.step, a.answer, b.answer)) if a.step is not None else []
+        state = differences(a.look, b.look, a.number)
         found += [difference for difference in state if _key(difference) not in known]
         known = set(_keys(state))
-        yield StepComparison(number, step, a, b, tuple(found))
+        yield StepComparison(a.number, a.step, a.answer, b.answer, tuple(found))
 
 
 def _key(difference: Difference) -> tuple[str, str, str, str]:
