@@ -182,7 +182,7 @@ def check_free_lists(k: Kernel, zone: Zone) -> None:
             assert pfn ^ (1 << order) not in known, f"{pfn:#x} and its buddy of order {order} are both free"
             spans.append((pfn, pfn + (1 << order)))
     for blocks in area.blocks:
-        for start, end in blocks.runs:
+        for start, end in blocks.ranges():
             assert start < end and not start & ((1 << top) - 1) and not end & ((1 << top) - 1)
             spans.append((start, end))
     assert area.nr_free[top] == sum(len(blocks) for blocks in area.blocks)

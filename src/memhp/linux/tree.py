@@ -81,6 +81,26 @@ class Tree:
         "v5.3", "", "__add_section() and its pfn_valid() test went with sub-section hotplug")
     swallows_eexist: bool = until(
         "v5.3", "", "__add_pages() no longer turns -EEXIST into success")
+    block_devices_after_add: bool = since(
+        "v5.3", "db051a0dac13", "memory block devices are made for the whole range, once the architecture has added it")
+    hotplug_checks_block_range: bool = since(
+        "v5.1", "", "hot-add takes whole memory blocks, not whole sections")
+    hot_remove_refuses: bool = since(
+        "v5.3", "eca499ab3749", "remove_memory() says -EBUSY where it was a BUG()")
+    default_online_types: bool = since(
+        "v5.7", "5f47adf762b7", "added memory may go online as kernel or movable memory by itself")
+    onlines_isolated: bool = since(
+        "v5.10", "b30c59279dd8", "pages go online isolated, and to the tail of the free lists")
+    memory_block_keeps_zone: bool = since(
+        "v5.18", "395f6081bad4", "a memory block knows its zone; blocks in several zones cannot go offline")
+    memory_block_counts_poison: bool = since(
+        "v6.2", "5033091de814", "a memory block with poisoned pages does not go online again")
+    memmap_on_memory_per_block: bool = since(
+        "v6.8", "6b8f0798b85a", "each block of a device has its memmap on itself; where that cannot be, it lies elsewhere")
+    prepare_online_notifier: bool = since(
+        "v6.8", "c5f1e2d18909", "MEM_PREPARE_ONLINE and MEM_FINISH_OFFLINE")
+    hotplug_pages_offline: bool = since(
+        "v6.11", "503b158fc304", "hot-added pages are PageOffline, not reserved, until they go online")
     memmap_on_memory: bool = since(
         "v5.14", "a08a2ae34613", "the memmap can lie on the added memory itself")
     memory_groups: bool = since(

@@ -42,6 +42,9 @@ MIGRATE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
 
 WMARK_MIN, WMARK_LOW, WMARK_HIGH = range(3)
 
+MEMINIT_EARLY, MEMINIT_HOTPLUG = "MEMINIT_EARLY", "MEMINIT_HOTPLUG"
+"""enum meminit_context [v5.9]; MEMMAP_* before."""
+
 N_POSSIBLE, N_ONLINE, N_NORMAL_MEMORY, N_MEMORY = "possible", "online", "has_normal_memory", "has_memory"
 
 
@@ -112,31 +115,43 @@ class BlockList:
     The free list of the largest order, kept as runs of adjacent blocks.
 
     Largest blocks never merge further, and onlining adds them by the thousand, so a run [start, end) of them is one entry.
-    The list's head is the last run's last block: list_add() of ascending blocks only moves that run's end.
+    A list has two halves. In `runs`, the half of the head, blocks ascend towards the head: list_add() of ascending blocks only
+    moves the last run's end, and the head is the last run's last block. In `low`, the half of the tail, blocks ascend towards
+    the tail: list_add_tail() of ascending blocks only moves the last run's end, and the tail is the last run's last block.
     """
 
-    __slots__ = ("runs", "size")
+    __slots__ = ("low", "runs", "size")
 
-    def __init__(self, size: int, runs: list[list[int]] | None = None) -> None:
+    def __init__(self, size: int, runs: list[list[int]] | None = None, low: list[list[int]] | None = None) -> None:
         self.size = size
         self.runs = runs if runs is not None else []
+        self.low = low if low is not None else []
 
     def __len__(self) -> int:
-        return sum(end - start for start, end in self.runs) // self.size
+        return sum(end - start for start, end in self.ranges()) // self.size
 
     def __bool__(self) -> bool:
-        return bool(self.runs)
+        return bool(self.runs or self.low)
 
     def __iter__(self) -> Iterator[int]:
         """First pfns from tail to head, as in an OrderedDict whose last item is the head."""
+        for start, end in reversed(self.low):
+            yield from range(end - self.size, start - self.size, -self.size)
         for start, end in self.runs:
             yield from range(start, end, self.size)
 
     def __contains__(self, pfn: int) -> bool:
-        return any(start <= pfn < end and (pfn - start) % self.size == 0 for start, end in self.runs)
+        return any(start <= pfn < end and (pfn - start) % self.size == 0 for start, end in self.ranges())
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """The pfns [start, end) of every run, in no order."""
+        for start, end in self.runs:
+            yield start, end
+        for start, end in self.low:
+            yield start, end
 
     def copy(self) -> BlockList:
-        return BlockList(self.size, [run[:] for run in self.runs])
+        return BlockList(self.size, [run[:] for run in self.runs], [run[:] for run in self.low])
 
     def add(self, start: int, end: int) -> None:
         """list_add() the blocks of [start, end) in ascending order."""
@@ -146,33 +161,62 @@ class BlockList:
             self.runs.append([start, end])
 
     def add_tail(self, start: int, end: int) -> None:
-        """list_add_tail() the blocks of [start, end) in descending order."""
-        if self.runs and self.runs[0][0] == end:
-            self.runs[0][0] = start
+        """list_add_tail() the blocks of [start, end) in ascending order."""
+        if self.low and self.low[-1][1] == start:
+            self.low[-1][1] = end
         else:
-            self.runs.insert(0, [start, end])
+            self.low.append([start, end])
 
     def first(self) -> int:
         """Return the head."""
-        return self.runs[-1][1] - self.size
+        return self.runs[-1][1] - self.size if self.runs else self.low[0][0]
 
     def remove(self, pfn: int) -> None:
         """list_del() one block."""
-        runs = self.runs
+        runs, end = self.runs, pfn + self.size
+        if runs and runs[-1][1] == end:
+            runs[-1][1] = pfn
+            if runs[-1][0] == pfn:
+                del runs[-1]
+            return
+        if not self._cut(runs, pfn, end) and not self._cut(self.low, pfn, end):
+            raise KeyError(pfn)
+
+    def take(self, start: int, end: int) -> list[tuple[int, int]]:
+        """list_del() every block of [start, end); returns them as runs in ascending order."""
+        found = self._cut(self.runs, start, end) + self._cut(self.low, start, end)
+        found.sort()
+        joined: list[tuple[int, int]] = []
+        for low, high in found:
+            if joined and joined[-1][1] == low:
+                joined[-1] = joined[-1][0], high
+            else:
+                joined.append((low, high))
+        return joined
+
+    @staticmethod
+    def _cut(runs: list[list[int]], start: int, end: int) -> list[tuple[int, int]]:
+        """Cut [start, end) out of runs, the last ones first; returns the pieces."""
+        found = []
+        wanted = end - start
         for i in range(len(runs) - 1, -1, -1):
-            start, end = runs[i]
-            if start <= pfn < end:
-                above = pfn + self.size
-                if above == end:
-                    runs[i][1] = pfn
-                    if start == pfn:
-                        del runs[i]
-                elif start == pfn:
-                    runs[i][0] = above
-                else:
-                    runs[i : i + 1] = [[start, pfn], [above, end]]
-                return
-        raise KeyError(pfn)
+            low, high = runs[i]
+            if high <= start or end <= low:
+                continue
+            cut = max(low, start), min(high, end)
+            found.append(cut)
+            if cut == (low, high):
+                del runs[i]
+            elif cut[0] == low:
+                runs[i][0] = cut[1]
+            elif cut[1] == high:
+                runs[i][1] = cut[0]
+            else:
+                runs[i : i + 1] = [[low, cut[0]], [cut[1], high]]
+            wanted -= cut[1] - cut[0]
+            if not wanted:
+                break
+        return found
 
 
 class FreeArea:
@@ -333,6 +377,13 @@ def zone_is_empty(zone: Zone) -> bool:
 
 def zone_spans_pfn(zone: Zone, pfn: int) -> bool:
     return zone.zone_start_pfn <= pfn < zone.zone_start_pfn + zone.spanned_pages
+
+
+def zone_intersects(zone: Zone, start_pfn: int, nr_pages: int) -> bool:
+    """Whether a zone spans any pfn of a range. Source: include/linux/mmzone.h zone_intersects() [v4.13]"""
+    if zone_is_empty(zone):
+        return False
+    return start_pfn < zone_end_pfn(zone) and start_pfn + nr_pages > zone.zone_start_pfn
 
 
 def zone_is_initialized(zone: Zone) -> bool:

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux import bug
-from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, IORESOURCE_SYSTEM_RAM, Resource
+from memhp.linux.include.ioport import (
+    IORESOURCE_BUSY,
+    IORESOURCE_MEM,
+    IORESOURCE_SYSRAM_MERGEABLE,
+    IORESOURCE_SYSTEM_RAM,
+    Resource,
+)
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -164,6 +170,27 @@ def request_resource(k: Kernel, root: Resource, new: Resource) -> None:
         raise KernelError(EBUSY, reason, start=new.start, end=new.end, conflict=conflict.name)
 
 
+def __request_region(k: Kernel, parent: Resource, start: int, size: int, name: str, flags: int) -> Resource:
+    """
+    Reserve [start, start + size) as busy, below what is there and not busy, if it fits in.
+
+    Raises:
+        KernelError: EBUSY if something busy has any of it, or it does not fit. (In C the answer is NULL.)
+
+    Source: kernel/resource.c __request_region() [v6.12], without muxed regions
+    """
+    parent = _editable(k, parent)
+    new = Resource(start, start + size - 1, name, parent.flags & IORESOURCE_MEM | IORESOURCE_BUSY | flags)
+    while True:
+        conflict = __request_resource(k, parent, new)
+        if conflict is None:
+            return new
+        if conflict is parent or conflict.flags & IORESOURCE_BUSY:
+            raise KernelError(
+                EBUSY, f"{conflict.name} {conflict.start:#x}-{conflict.end:#x} is there already", start=start, end=new.end)
+        parent = conflict
+
+
 def release_resource(k: Kernel, old: Resource) -> None:
     """
     Give a range back, with everything inside.
@@ -300,6 +327,33 @@ def release_mem_region_adjustable(k: Kernel, parent: Resource, start: int, size:
         new_res = Resource(end + 1, res.end, res.name, res.flags)
         __adjust_resource(k, p, res, res.start, start - res.start)
         p.child.insert(i + 1, new_res)
+
+
+def system_ram_resources_mergeable(k: Kernel, r1: Resource, r2: Resource) -> bool:
+    """Source: kernel/resource.c system_ram_resources_mergeable() [v5.10]"""
+    return r1.flags == r2.flags and r1.end + 1 == r2.start and r1.name == r2.name and not r1.child and not r2.child
+
+
+def merge_system_ram_resource(k: Kernel, res: Resource) -> None:
+    """
+    Let a System RAM entry join its neighbours, if these may be joined too; removing parts of it splits it again.
+
+    Source: kernel/resource.c merge_system_ram_resource() [v5.10]
+    """
+    flags = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
+    if bug.WARN_ON_ONCE(k.log, res.flags & flags != flags):
+        return
+    found = _parent_of(k.iomem_rw(), res)
+    assert found is not None
+    parent, i = found
+    res = parent.child[i]
+    res.flags |= IORESOURCE_SYSRAM_MERGEABLE
+    if i + 1 < len(parent.child) and system_ram_resources_mergeable(k, res, parent.child[i + 1]):
+        res.end = parent.child[i + 1].end
+        del parent.child[i + 1]
+    if i and system_ram_resources_mergeable(k, parent.child[i - 1], res):
+        parent.child[i - 1].end = res.end
+        del parent.child[i]
 
 
 def find_next_iomem_res(k: Kernel, res: Resource, first_level_children_only: bool) -> bool:

@@ -6,36 +6,76 @@ The parts. *Adding* makes memory known: a resource, a memblock region, the archi
 memmaps, a zone, a memory block device in state offline. *Onlining* hands the block's pages to the page allocator. In v4.9 the
 zone is chosen when memory is added and can be shifted when it goes online; from v4.13 on it is chosen at online.
 
+How trees differ. v4.9 adds section by section, each with its zone and its memory block, and asks pfn_valid() on the way. Since
+v5.3 the architecture adds the whole range, in sub-sections, and blocks are made afterwards; since v5.9 memory is also removed by
+offline_and_remove_memory(). The policy "auto-movable" and memory groups came with v5.15, memmaps on the added memory with v5.14.
+
 What decides this package's story lies here: `__add_section()` asks pfn_valid() before there is a memmap and wants "no";
 `__add_zone()` asks it afterwards and wants "yes"; and `__add_pages()` takes -EEXIST for success.
 
 Locks: mem_hotplug.lock (mem_hotplug_begin()) around adding and onlining, device_hotplug_lock around writes to `state`.
 
-Source: mm/memory_hotplug.c [v4.9].
+Source: mm/memory_hotplug.c [v4.9, v5.10, v6.1, v6.12].
 """
 
 from __future__ import annotations
 
-from errno import EEXIST, EINVAL, ENOMEM, EPERM
+from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOMEM, EPERM
 from functools import partial
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux import sched
-from memhp.linux.bug import BUG_ON, printk, printk_once
-from memhp.linux.drivers.base import memory, node
+from memhp.linux.bug import BUG_ON, WARN_ON, WARN_ON_ONCE, printk, printk_once
+from memhp.linux.drivers.base import core, memory, node
 from memhp.linux.drivers.firmware import memmap as firmware_memmap
 from memhp.linux.include import mm, mmzone
-from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
-from memhp.linux.include.memory import MEM_CANCEL_ONLINE, MEM_GOING_ONLINE, MEM_OFFLINE, MEM_ONLINE, MemoryBlock, MemoryNotify
-from memhp.linux.include.memory_hotplug import MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, MhpParams
+from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSRAM_DRIVER_MANAGED, IORESOURCE_SYSTEM_RAM, Resource
+from memhp.linux.include.memblock import MEMBLOCK_DRIVER_MANAGED, MEMBLOCK_NONE
+from memhp.linux.include.memory import (
+    MEM_CANCEL_ONLINE,
+    MEM_GOING_ONLINE,
+    MEM_OFFLINE,
+    MEM_ONLINE,
+    STATE_NAMES,
+    MemoryBlock,
+    MemoryGroup,
+    MemoryNotify,
+)
+from memhp.linux.include.memory_hotplug import (
+    MEMMAP_ON_MEMORY_DISABLE,
+    MEMMAP_ON_MEMORY_FORCE,
+    MHP_MEMMAP_ON_MEMORY,
+    MHP_MERGE_RESOURCE,
+    MHP_NID_IS_MGID,
+    MHP_NONE,
+    MHP_OFFLINE_INACCESSIBLE,
+    MMOP_OFFLINE,
+    MMOP_ONLINE_KERNEL,
+    MMOP_ONLINE_MOVABLE,
+    MhpParams,
+    pfn_to_online_page,
+)
+from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, page_ranges_rw
 from memhp.linux.include.memremap import VmemAltmap, vmem_altmap_offset
-from memhp.linux.include.mm_types import NODE, ZONE
-from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, PglistData, Zone
+from memhp.linux.include.mm_types import FLAGS, KIND, NODE, ZONE
+from memhp.linux.include.mmzone import (
+    MEMINIT_HOTPLUG,
+    MIGRATE_ISOLATE,
+    MIGRATE_MOVABLE,
+    MIGRATE_UNMOVABLE,
+    N_MEMORY,
+    N_NORMAL_MEMORY,
+    N_ONLINE,
+    N_POSSIBLE,
+    PglistData,
+    Zone,
+)
 from memhp.linux.include.notifier import notifier_to_errno
-from memhp.linux.include.page_flags import PageReserved, SetPageReserved
+from memhp.linux.include.numa import NUMA_NO_NODE
+from memhp.linux.include.page_flags import KIND_MEMMAP, PG_OFFLINE, PageReserved, SetPageReserved
 from memhp.linux.kernel import resource
-from memhp.linux.mm import memblock, page_alloc, sparse
+from memhp.linux.mm import memblock, mm_init, page_alloc, page_isolation, sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -291,6 +331,9 @@ def __add_pages(k: Kernel, nid: int, zone: Zone, phys_start_pfn: int, nr_pages: 
         raise failure
 
 
+# Adding and removing sections [v5.3]
+
+
 def mhp_get_pluggable_range(k: Kernel, need_mapping: bool) -> tuple[int, int]:
     """
     Return the first and the last byte that memory can be added at.
@@ -371,13 +414,20 @@ def __remove_pages(k: Kernel, pfn: int, nr_pages: int, altmap: VmemAltmap | None
 
 def check_hotplug_memory_range(k: Kernel, start: int, size: int) -> None:
     """
-    Refuse a range that is not made of whole sections.
+    Refuse a range that is not made of whole sections; since v5.1: of whole memory blocks.
 
     Raises:
         KernelError: EINVAL.
 
-    Source: mm/memory_hotplug.c check_hotplug_memory_range() [v4.9]
+    Source: mm/memory_hotplug.c check_hotplug_memory_range() [v4.9, v5.1]
     """
+    if k.tree.hotplug_checks_block_range:
+        block_size = memory.memory_block_size_bytes(k)
+        if not size or start % block_size or size % block_size:
+            printk(k.log, f"Block size [{block_size:#x}] unaligned hotplug range: start {start:#x}, size {size:#x}")
+            raise KernelError(
+                EINVAL, f"[{start:#x}, +{size:#x}) is not made of whole memory blocks of {block_size:#x}", start=start, size=size)
+        return
     start_pfn = start >> k.PAGE_SHIFT
     nr_pages = size >> k.PAGE_SHIFT
     if start_pfn % k.PAGES_PER_SECTION or nr_pages % k.PAGES_PER_SECTION or not nr_pages:
@@ -442,17 +492,117 @@ def rollback_node_hotadd(k: Kernel, nid: int) -> None:
     k.nodes.pop(nid, None)
 
 
-def register_memory_resource(k: Kernel, start: int, size: int) -> Resource:
+def hotadd_init_pgdat(k: Kernel, nid: int) -> PglistData:
     """
-    Enter the range as "System RAM" into the resource tree.
+    Make a node that is not online ready for memory: no zone has any.
+
+    Source: mm/memory_hotplug.c hotadd_init_pgdat() [v5.19], mm/mm_init.c free_area_init_core_hotplug() [v6.12]
+    """
+    pgdat = k.nodes.get(nid)
+    if pgdat is None:
+        pgdat = k.nodes[nid] = PglistData(nid, k.config.zones)
+    pgdat.nr_zones = 0
+    pgdat.node_start_pfn = 0
+    reset_node_present_pages(pgdat)
+    for zone in pgdat.node_zones:
+        zone.managed_pages = 0
+    page_alloc.build_all_zonelists(k, pgdat, None)
+    return pgdat
+
+
+def __try_online_node(k: Kernel, nid: int, set_node_online: bool) -> bool:
+    """
+    Make a node ready, and online it if so wished; returns whether it was not online before.
+
+    Source: mm/memory_hotplug.c __try_online_node() [v4.20]
+    """
+    if nid in k.node_states[N_ONLINE]:
+        return False
+    hotadd_init_pgdat(k, nid)
+    if set_node_online:
+        k.node_states[N_ONLINE] |= {nid}
+        node.register_one_node(k, nid)
+    return True
+
+
+def mhp_get_default_online_type(k: Kernel) -> int:
+    """
+    Return how added memory goes online by itself, or MMOP_OFFLINE.
+
+    Source: mm/memory_hotplug.c mhp_get_default_online_type() [v6.12]; before it is a variable
+    """
+    return k.mhp_default_online_type
+
+
+def memory_block_memmap_size(k: Kernel) -> int:
+    """Return the bytes of a memory block's memmap. Source: mm/memory_hotplug.c memory_block_memmap_size() [v6.6]"""
+    return (memory.memory_block_size_bytes(k) >> k.PAGE_SHIFT) * SIZEOF_STRUCT_PAGE
+
+
+def memory_block_memmap_on_memory_pages(k: Kernel) -> int:
+    """
+    Return the pages a block sets aside for its memmap; in "force" mode whole pageblocks.
+
+    Source: mm/memory_hotplug.c memory_block_memmap_on_memory_pages() [v6.6]
+    """
+    nr_pages = -(-memory_block_memmap_size(k) // k.PAGE_SIZE)
+    if k.memmap_mode == MEMMAP_ON_MEMORY_FORCE:
+        return -(-nr_pages // k.pageblock_nr_pages) * k.pageblock_nr_pages
+    return nr_pages
+
+
+def mhp_supports_memmap_on_memory(k: Kernel, size: int) -> bool:
+    """
+    Whether the memmap of added memory can lie on that memory itself.
+
+    Args:
+        size: Bytes that are added; until v6.7 that must be one memory block.
+
+    Source: mm/memory_hotplug.c mhp_supports_memmap_on_memory() [v5.14, v6.8]
+    """
+    if k.memmap_mode == MEMMAP_ON_MEMORY_DISABLE:
+        return False
+    if not k.tree.memmap_on_memory_per_block:
+        vmemmap_size = (size >> k.PAGE_SHIFT) * SIZEOF_STRUCT_PAGE
+        return (
+            size == memory.memory_block_size_bytes(k)
+            and not vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config))
+            and not (size - vmemmap_size) % (k.pageblock_nr_pages << k.PAGE_SHIFT))
+    vmemmap_size = memory_block_memmap_size(k)
+    memmap_pages = memory_block_memmap_on_memory_pages(k)
+    if vmemmap_size % k.PAGE_SIZE or memmap_pages % k.pageblock_nr_pages:
+        return False
+    if memmap_pages == memory.memory_block_size_bytes(k) >> k.PAGE_SHIFT:
+        return False
+    return k.arch.arch_supports_memmap_on_memory(k, vmemmap_size)
+
+
+def register_memory_resource(k: Kernel, start: int, size: int, resource_name: str = "System RAM") -> Resource:
+    """
+    Enter the range into the resource tree.
+
+    Args:
+        start, size: Bytes.
+        resource_name: "System RAM", or "System RAM (DRIVER)" for memory that its driver looks after [v5.8].
 
     Raises:
-        KernelError: EEXIST if anything is there.
+        KernelError: E2BIG outside of what can be added, or beyond `mem=` during boot [v5.3]; EEXIST if anything is there.
 
-    Source: mm/memory_hotplug.c register_memory_resource() [v4.9]
+    Source: mm/memory_hotplug.c register_memory_resource() [v4.9, v5.3, v5.12]
     """
-    res = Resource(start, start + size - 1, "System RAM", IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY)
+    if k.tree.checks_mappable_range and not mhp_range_allowed(k, start, size, True):
+        low, high = mhp_get_pluggable_range(k, True)
+        raise KernelError(
+            E2BIG, f"[{start:#x}, +{size:#x}) is outside of {low:#x}-{high:#x}, where memory can be added", start=start, size=size)
+    if k.tree.block_devices_after_add and start + size > k.max_mem_size and not k.system_running:
+        raise KernelError(E2BIG, f"[{start:#x}, +{size:#x}) is beyond mem={k.max_mem_size:#x}", start=start, size=size)
+    flags = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY
+    if resource_name != "System RAM":
+        flags |= IORESOURCE_SYSRAM_DRIVER_MANAGED
+    res = Resource(start, start + size - 1, resource_name, flags)
     try:
+        if k.tree.block_devices_after_add:
+            return resource.__request_region(k, k.iomem_rw(), start, size, resource_name, flags)
         resource.request_resource(k, k.iomem_rw(), res)
     except KernelError as err:
         raise KernelError(
@@ -462,8 +612,12 @@ def register_memory_resource(k: Kernel, start: int, size: int) -> Resource:
 
 
 def online_memory_block(k: Kernel, mem: MemoryBlock) -> None:
-    """Source: mm/memory_hotplug.c online_memory_block() [v4.9]"""
-    memory.memory_block_change_state(k, mem, MEM_ONLINE, MEM_OFFLINE)
+    """Online an added block in the default way. Source: mm/memory_hotplug.c online_memory_block() [v4.9, v5.7]"""
+    if not k.tree.default_online_types:
+        memory.memory_block_change_state(k, mem, MEM_ONLINE, MEM_OFFLINE)
+        return
+    mem.online_type = mhp_get_default_online_type(k)
+    core.device_online(k, mem)
 
 
 def walk_memory_range(k: Kernel, start_pfn: int, end_pfn: int, func: Callable[[Kernel, MemoryBlock], None]) -> None:
@@ -482,7 +636,7 @@ def walk_memory_range(k: Kernel, start_pfn: int, end_pfn: int, func: Callable[[K
             func(k, k.block_rw(block_id))
 
 
-def add_memory_resource(k: Kernel, nid: int, res: Resource, online: bool) -> None:
+def _add_memory_resource_v4_9(k: Kernel, nid: int, res: Resource, online: bool) -> None:
     """
     Add the memory that a resource describes.
 
@@ -532,23 +686,199 @@ def _ignored(err: KernelError) -> None:
     del err
 
 
-def add_memory(k: Kernel, nid: int, start: int, size: int) -> None:
+def add_memory_resource(k: Kernel, nid: int, res: Resource, mhp_flags: int = MHP_NONE) -> None:
+    """
+    Add the memory that a resource describes.
+
+    The order of steps matters and is the kernel's: range check, group, node, lock, memblock, node again, architecture, blocks,
+    then no way back. What comes after the lock is given back, goes online, if that is the default: by itself, its errors unheard.
+
+    Args:
+        nid: NUMA node, or with MHP_NID_IS_MGID the id of a memory group.
+        res: Where it is.
+        mhp_flags: MHP_*.
+
+    Raises:
+        KernelError: EINVAL (range, group, node, or a memmap that cannot lie on the memory itself [v5.14 to v6.7]), ENOMEM, or
+            what arch_add_memory() says; memblock is as before then.
+        KernelHangError: the lock is held by a task that died.
+
+    Source: mm/memory_hotplug.c add_memory_resource() [v4.9, v5.10, v6.1, v6.12]
+    """
+    if not k.tree.block_devices_after_add:
+        _add_memory_resource_v4_9(k, nid, res, k.memhp_auto_online)
+        return
+    start = res.start
+    size = res.end - res.start + 1
+    group = 0
+    check_hotplug_memory_range(k, start, size)
+    if mhp_flags & MHP_NID_IS_MGID and k.tree.memory_groups:
+        found = memory.memory_group_find_by_id(k, nid)
+        if found is None:
+            raise KernelError(EINVAL, f"there is no memory group {nid}", start=start)
+        group, nid = nid, found.nid
+    if nid not in k.node_states[N_POSSIBLE]:
+        WARN_ON(k.log, True)
+        raise KernelError(EINVAL, f"node {nid} cannot be on this machine", start=start)
+    mem_hotplug_begin(k)
+    try:
+        new_node = _add_to_node(k, nid, group, res, mhp_flags)
+    except KernelError:
+        mem_hotplug_done(k)
+        raise
+    if new_node:
+        k.node_states[N_ONLINE] |= {nid}
+        node.__register_one_node(k, nid)
+    first, last = start >> k.PAGE_SHIFT, (start + size) >> k.PAGE_SHIFT
+    node.register_memory_blocks_under_node(k, nid, first, last, MEMINIT_HOTPLUG)
+    if res.name == "System RAM":
+        firmware_memmap.firmware_map_add_hotplug(k, start, start + size, "System RAM")
+    mem_hotplug_done(k)
+    if mhp_flags & MHP_MERGE_RESOURCE:
+        resource.merge_system_ram_resource(k, res)
+    if mhp_get_default_online_type(k) != MMOP_OFFLINE:
+        try:
+            memory.walk_memory_blocks(k, start, size, online_memory_block)
+        except KernelError as err:
+            _ignored(err)
+
+
+def _add_to_node(k: Kernel, nid: int, group: int, res: Resource, mhp_flags: int) -> bool:
+    """
+    The part of add_memory_resource() that can be undone; returns whether the node is new. Source: add_memory_resource() [v5.10]
+    """
+    start, size = res.start, res.end - res.start + 1
+    keep_memblock = not k.config.ARCH_DISCARD_MEMBLOCK
+    if keep_memblock:
+        managed = res.flags & IORESOURCE_SYSRAM_DRIVER_MANAGED and k.tree.memblock_driver_managed
+        memblock.memblock_add_node(k, start, size, nid, MEMBLOCK_DRIVER_MANAGED if managed else MEMBLOCK_NONE)
+    try:
+        new_node = __try_online_node(k, nid, False)
+        on_memory = mhp_flags & MHP_MEMMAP_ON_MEMORY and k.tree.memmap_on_memory
+        if on_memory and k.tree.memmap_on_memory_per_block and mhp_supports_memmap_on_memory(k, size):
+            create_altmaps_and_memory_blocks(k, nid, group, start, size, mhp_flags)
+            return new_node
+        params = MhpParams()
+        if on_memory and not k.tree.memmap_on_memory_per_block:
+            if not mhp_supports_memmap_on_memory(k, size):
+                raise KernelError(
+                    EINVAL, f"the memmap of [{start:#x}, +{size:#x}) cannot lie on it: that takes one memory block, and memmaps "
+                    "made of whole PMDs", start=start, size=size)
+            params.altmap = VmemAltmap(start >> k.PAGE_SHIFT, free=size >> k.PAGE_SHIFT)
+        k.arch.arch_add_memory(k, nid, start, size, params)
+        altmap = params.altmap
+        if altmap is not None:
+            # The block keeps how many pages its memmap took; the removal makes an altmap of them again.
+            altmap.free = altmap.alloc
+        try:
+            memory.create_memory_block_devices(k, start, size, altmap, group)
+        except KernelError:
+            k.arch.arch_remove_memory(k, start, size, altmap)
+            raise
+    except KernelError:
+        if keep_memblock:
+            memblock.memblock_remove(k, start, size)
+        raise
+    return new_node
+
+
+def create_altmaps_and_memory_blocks(k: Kernel, nid: int, group: int, start: int, size: int, mhp_flags: int) -> None:
+    """
+    Add a range block by block, each with its memmap on itself; all or none.
+
+    Raises:
+        KernelError: what arch_add_memory() or create_memory_block_devices() says; the blocks before are gone again.
+
+    Source: mm/memory_hotplug.c create_altmaps_and_memory_blocks() [v6.8]
+    """
+    memblock_size = memory.memory_block_size_bytes(k)
+    for cur_start in range(start, start + size, memblock_size):
+        params = MhpParams(altmap=VmemAltmap(
+            cur_start >> k.PAGE_SHIFT, (cur_start + memblock_size - 1) >> k.PAGE_SHIFT,
+            free=memory_block_memmap_on_memory_pages(k), inaccessible=bool(mhp_flags & MHP_OFFLINE_INACCESSIBLE)))
+        try:
+            k.arch.arch_add_memory(k, nid, cur_start, memblock_size, params)
+            try:
+                memory.create_memory_block_devices(k, cur_start, memblock_size, params.altmap, group)
+            except KernelError:
+                k.arch.arch_remove_memory(k, cur_start, memblock_size, params.altmap)
+                raise
+        except KernelError:
+            if cur_start != start:
+                remove_memory_blocks_and_altmaps(k, start, cur_start - start)
+            raise
+
+
+def __add_memory(k: Kernel, nid: int, start: int, size: int, mhp_flags: int) -> None:
+    """
+    As add_memory(), for those who hold the device-hotplug lock.
+
+    Source: mm/memory_hotplug.c __add_memory() [v4.20]
+    """
+    res = register_memory_resource(k, start, size)
+    try:
+        add_memory_resource(k, nid, res, mhp_flags)
+    except KernelError:
+        resource.release_resource(k, res)
+        raise
+
+
+def add_memory_driver_managed(k: Kernel, nid: int, start: int, size: int, resource_name: str, mhp_flags: int = MHP_NONE) -> None:
+    """
+    Add memory that firmware does not tell of and a driver looks after.
+
+    Args:
+        nid, start, size, mhp_flags: As for add_memory_resource().
+        resource_name: "System RAM (DRIVER)".
+
+    Raises:
+        KernelError: EINVAL for another name; what add_memory_resource() says.
+
+    Source: mm/memory_hotplug.c add_memory_driver_managed() [v5.8]
+    """
+    if not resource_name.startswith("System RAM (") or not resource_name.endswith(")"):
+        raise KernelError(EINVAL, f"{resource_name!r} is not of the form System RAM (DRIVER)", start=start)
+    core.lock_device_hotplug(k)
+    try:
+        res = register_memory_resource(k, start, size, resource_name)
+        try:
+            add_memory_resource(k, nid, res, mhp_flags)
+        except KernelError:
+            resource.release_resource(k, res)
+            raise
+    except KernelError:
+        core.unlock_device_hotplug(k)
+        raise
+    core.unlock_device_hotplug(k)
+
+
+def add_memory(k: Kernel, nid: int, start: int, size: int, mhp_flags: int = MHP_NONE) -> None:
     """
     Add [start, start + size) to a node, and online it if that is the default.
 
     Args:
         nid: NUMA node.
-        start: First byte; a multiple of the section size.
-        size: Bytes; a multiple of the section size, not 0.
+        start: First byte; a multiple of the section size, since v5.1 of the memory block size.
+        size: Bytes; a multiple of the same, not 0.
+        mhp_flags: MHP_* [v5.10].
 
     Raises:
         KernelError: EEXIST if the range runs into another resource; EINVAL, ENOMEM and what the architecture says.
 
-    Source: mm/memory_hotplug.c add_memory() [v4.9]
+    Source: mm/memory_hotplug.c add_memory() [v4.9, v4.20]
     """
+    if k.tree.block_devices_after_add:
+        core.lock_device_hotplug(k)
+        try:
+            __add_memory(k, nid, start, size, mhp_flags)
+        except KernelError:
+            core.unlock_device_hotplug(k)
+            raise
+        core.unlock_device_hotplug(k)
+        return
     res = register_memory_resource(k, start, size)
     try:
-        add_memory_resource(k, nid, res, k.memhp_auto_online)
+        add_memory_resource(k, nid, res)
     except KernelError:
         resource.release_resource(k, res)
         raise
@@ -575,8 +905,11 @@ def generic_online_page(k: Kernel, pfn: int, nr_pages: int) -> None:
     """
     Count a range of pages as managed and free it.
 
-    Source: mm/memory_hotplug.c generic_online_page() [v4.9], which is called once for each page
+    Source: mm/memory_hotplug.c generic_online_page() [v4.9, v5.1], which is called once for each page, later each largest block
     """
+    if k.tree.zones_chosen_at_online:
+        page_alloc.__free_pages_core(k, pfn, nr_pages, MEMINIT_HOTPLUG)
+        return
     __online_page_set_limits(k, pfn, nr_pages)
     __online_page_increment_counters(k, pfn, nr_pages)
     __online_page_free(k, pfn, nr_pages)
@@ -651,7 +984,7 @@ def node_states_set_node(k: Kernel, nid: int, arg: MemoryNotify) -> None:
     k.node_states[N_MEMORY] |= {nid}
 
 
-def online_pages(k: Kernel, pfn: int, nr_pages: int, online_type: int) -> None:
+def _online_pages_v4_9(k: Kernel, pfn: int, nr_pages: int, online_type: int) -> None:
     """
     Make an added range allocatable, in its zone or shifted to another.
 
@@ -719,6 +1052,318 @@ def online_pages(k: Kernel, pfn: int, nr_pages: int, online_type: int) -> None:
         memory.memory_notify(k, MEM_ONLINE, arg)
 
 
+# Onlining [v4.13]: the zone is chosen now
+
+
+class AutoMovableStats:
+    """
+    What the auto-movable policy weighs, in pages. Source: mm/memory_hotplug.c struct auto_movable_stats [v5.15]
+
+    Attributes:
+        kernel_early_pages: Boot memory in kernel zones, without CMA.
+        movable_pages: Memory in ZONE_MOVABLE, and CMA.
+        req_kernel_early_pages: Boot memory that other dynamic groups need for their movable memory.
+    """
+
+    __slots__ = ("kernel_early_pages", "movable_pages", "req_kernel_early_pages")
+
+    def __init__(self) -> None:
+        self.kernel_early_pages = 0
+        self.movable_pages = 0
+        self.req_kernel_early_pages = 0
+
+
+def auto_movable_stats_account_zone(k: Kernel, stats: AutoMovableStats, zone: Zone) -> None:
+    """Source: mm/memory_hotplug.c auto_movable_stats_account_zone() [v5.15]"""
+    if zone.idx == k.ZONE_MOVABLE:
+        stats.movable_pages += zone.present_pages
+        return
+    stats.kernel_early_pages += zone.present_early_pages - zone.cma_pages
+    stats.movable_pages += zone.cma_pages
+
+
+def auto_movable_stats_account_group(k: Kernel, group: MemoryGroup, stats: AutoMovableStats) -> None:
+    """Source: mm/memory_hotplug.c auto_movable_stats_account_group() [v5.15]"""
+    if not k.auto_movable_ratio:
+        return
+    pages = group.present_movable_pages * 100 // k.auto_movable_ratio - group.present_kernel_pages
+    if pages > 0:
+        stats.req_kernel_early_pages += pages
+    stats.movable_pages += group.present_movable_pages
+
+
+def auto_movable_can_online_movable(k: Kernel, nid: int, group: MemoryGroup | None, nr_pages: int) -> bool:
+    """
+    Whether so many more movable pages keep the ratio to kernel memory that was there at boot.
+
+    Args:
+        nid: Node, or NUMA_NO_NODE for the whole machine.
+        group: The block's memory group; kernel memory of a dynamic group allows for movable memory of the same group.
+        nr_pages: Pages that would become movable.
+
+    Source: mm/memory_hotplug.c auto_movable_can_online_movable() [v5.15]
+    """
+    stats = AutoMovableStats()
+    for zone in page_alloc._zones(k) if nid == NUMA_NO_NODE else k.nodes[nid].node_zones:
+        if mmzone.populated_zone(zone):
+            auto_movable_stats_account_zone(k, stats, zone)
+    others = AutoMovableStats()
+    memory.walk_dynamic_memory_groups(k, nid, lambda other: auto_movable_stats_account_group(k, other, others), group)
+    kernel_early_pages, movable_pages = stats.kernel_early_pages, stats.movable_pages
+    if kernel_early_pages <= others.req_kernel_early_pages:
+        return False
+    kernel_early_pages -= others.req_kernel_early_pages
+    movable_pages -= others.movable_pages
+    if group is not None and group.is_dynamic:
+        kernel_early_pages += group.present_kernel_pages
+    return movable_pages + nr_pages <= k.auto_movable_ratio * kernel_early_pages // 100
+
+
+def default_kernel_zone_for_pfn(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> Zone:
+    """
+    Return the lowest kernel zone that spans any of a range, else ZONE_NORMAL.
+
+    Source: mm/memory_hotplug.c default_kernel_zone_for_pfn() [v4.13]
+    """
+    zones = k.nodes[nid].node_zones
+    for zone in zones[: k.ZONE_NORMAL]:
+        if mmzone.zone_intersects(zone, start_pfn, nr_pages):
+            return zone
+    return zones[k.ZONE_NORMAL]
+
+
+def auto_movable_zone_for_pfn(k: Kernel, nid: int, mgid: int, pfn: int, nr_pages: int) -> Zone:
+    """
+    Return ZONE_MOVABLE if the whole device (or unit of it) can be movable within the ratio, else the kernel zone.
+
+    Source: mm/memory_hotplug.c auto_movable_zone_for_pfn() [v5.15]
+    """
+    group = k.memory_groups.get(mgid)
+    kernel = partial(default_kernel_zone_for_pfn, k, nid)
+    if not k.auto_movable_ratio:
+        return kernel(pfn, nr_pages)
+    online_pages = 0
+    if group is not None and not group.is_dynamic:
+        max_pages = group.max_pages
+        online_pages = group.present_movable_pages
+        if group.present_kernel_pages:
+            return kernel(pfn, nr_pages)
+    elif group is None or group.unit_pages == nr_pages:
+        max_pages = nr_pages
+    else:
+        max_pages = group.unit_pages
+        pfn -= pfn % group.unit_pages
+        end_pfn = pfn + group.unit_pages
+        while pfn < end_pfn:
+            if pfn_to_online_page(k, pfn) is not None:
+                if mm.page_zonenum(k, pfn) != k.ZONE_MOVABLE:
+                    return kernel(pfn, nr_pages)
+                online_pages += k.PAGES_PER_SECTION
+            pfn += k.PAGES_PER_SECTION
+    nr_pages = max_pages - online_pages
+    if not auto_movable_can_online_movable(k, NUMA_NO_NODE, group, nr_pages):
+        return kernel(pfn, nr_pages)
+    if k.config.NUMA and k.auto_movable_numa_aware and not auto_movable_can_online_movable(k, nid, group, nr_pages):
+        return kernel(pfn, nr_pages)
+    return k.zone(nid, k.ZONE_MOVABLE)
+
+
+def default_zone_for_pfn(k: Kernel, nid: int, start_pfn: int, nr_pages: int) -> Zone:
+    """
+    Return the zone that spans a range already, if it is one; else the kernel zone, under movable_node ZONE_MOVABLE.
+
+    Source: mm/memory_hotplug.c default_zone_for_pfn() [v4.13]
+    """
+    kernel_zone = default_kernel_zone_for_pfn(k, nid, start_pfn, nr_pages)
+    movable_zone = k.zone(nid, k.ZONE_MOVABLE)
+    in_kernel = mmzone.zone_intersects(kernel_zone, start_pfn, nr_pages)
+    in_movable = mmzone.zone_intersects(movable_zone, start_pfn, nr_pages)
+    if in_kernel != in_movable:
+        return kernel_zone if in_kernel else movable_zone
+    return movable_zone if k.movable_node_enabled else kernel_zone
+
+
+def zone_for_pfn_range(k: Kernel, online_type: int, nid: int, group: int, start_pfn: int, nr_pages: int) -> Zone:
+    """
+    Return the zone that a range would go online in.
+
+    Args:
+        online_type: MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, or MMOP_ONLINE: as the policy says.
+        nid: Node.
+        group: Id of the block's memory group, or 0.
+        start_pfn, nr_pages: The range.
+
+    Source: mm/memory_hotplug.c zone_for_pfn_range() [v4.13, v5.15]
+    """
+    if online_type == MMOP_ONLINE_KERNEL:
+        return default_kernel_zone_for_pfn(k, nid, start_pfn, nr_pages)
+    if online_type == MMOP_ONLINE_MOVABLE:
+        return k.zone(nid, k.ZONE_MOVABLE)
+    if k.tree.auto_movable and k.online_policy == "auto-movable":
+        return auto_movable_zone_for_pfn(k, nid, group, start_pfn, nr_pages)
+    return default_zone_for_pfn(k, nid, start_pfn, nr_pages)
+
+
+def resize_zone_range(zone: Zone, start_pfn: int, nr_pages: int) -> None:
+    """Source: mm/memory_hotplug.c resize_zone_range() [v4.13]"""
+    old_end_pfn = mmzone.zone_end_pfn(zone)
+    if mmzone.zone_is_empty(zone) or start_pfn < zone.zone_start_pfn:
+        zone.zone_start_pfn = start_pfn
+        zone.contiguous_end = 0
+    zone.spanned_pages = max(start_pfn + nr_pages, old_end_pfn) - zone.zone_start_pfn
+
+
+def resize_pgdat_range(pgdat: PglistData, start_pfn: int, nr_pages: int) -> None:
+    """Source: mm/memory_hotplug.c resize_pgdat_range() [v4.13]"""
+    old_end_pfn = mmzone.pgdat_end_pfn(pgdat)
+    if not pgdat.node_spanned_pages or start_pfn < pgdat.node_start_pfn:
+        pgdat.node_start_pfn = start_pfn
+    pgdat.node_spanned_pages = max(start_pfn + nr_pages, old_end_pfn) - pgdat.node_start_pfn
+
+
+def move_pfn_range_to_zone(k: Kernel, zone: Zone, start_pfn: int, nr_pages: int, migratetype: int) -> None:
+    """
+    Let a zone and its node span a range, and initialise the range's struct pages: nobody may use them yet.
+
+    Args:
+        migratetype: Of every pageblock.
+
+    Source: mm/memory_hotplug.c move_pfn_range_to_zone() [v4.13, v5.10]
+    """
+    page_alloc.clear_zone_contiguous(zone)
+    if mmzone.zone_is_empty(zone):
+        page_alloc.init_currently_empty_zone(k, zone, start_pfn, nr_pages)
+    resize_zone_range(zone, start_pfn, nr_pages)
+    resize_pgdat_range(k.nodes[zone.nid], start_pfn, nr_pages)
+    mm_init.memmap_init_range(k, nr_pages, zone.nid, zone.idx, start_pfn, 0, MEMINIT_HOTPLUG, None, migratetype)
+    page_alloc.set_zone_contiguous(k, zone)
+
+
+def adjust_present_page_count(k: Kernel, pfn: int, group: int, nr_pages: int) -> None:
+    """
+    Count pages of a block (`nr_pages` below 0: no more) as present in their zone, node and memory group.
+
+    Source: mm/memory_hotplug.c adjust_present_page_count() [v5.15]
+    """
+    zone = mm.page_zone(k, pfn)
+    if mmzone.early_section(mmzone.__pfn_to_section(k, pfn)):
+        zone.present_early_pages += nr_pages
+    zone.present_pages += nr_pages
+    k.nodes[zone.nid].node_present_pages += nr_pages
+    if group and zone.idx == k.ZONE_MOVABLE:
+        k.memory_groups[group].present_movable_pages += nr_pages
+    elif group:
+        k.memory_groups[group].present_kernel_pages += nr_pages
+
+
+def mhp_init_memmap_on_memory(k: Kernel, pfn: int, nr_pages: int, zone: Zone, mhp_off_inaccessible: bool) -> None:
+    """
+    Let the pages that hold a block's memmap belong to the block's zone; they never reach the page allocator.
+
+    Source: mm/memory_hotplug.c mhp_init_memmap_on_memory() [v5.14, v6.12]
+    """
+    move_pfn_range_to_zone(k, zone, pfn, nr_pages, MIGRATE_UNMOVABLE)
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        if k.tree.hotplug_pages_offline:
+            columns.clear_bits(FLAGS, start, end, PG_OFFLINE)
+        columns.fill(KIND, start, end, KIND_MEMMAP)
+    end_pfn = pfn + nr_pages
+    if nr_pages >= k.PAGES_PER_SECTION:
+        sparse.online_mem_sections(k, pfn, end_pfn - end_pfn % k.PAGES_PER_SECTION)
+
+
+def mhp_deinit_memmap_on_memory(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Undo mhp_init_memmap_on_memory().
+
+    Source: mm/memory_hotplug.c mhp_deinit_memmap_on_memory() [v5.14]
+    """
+    end_pfn = pfn + nr_pages
+    if nr_pages >= k.PAGES_PER_SECTION:
+        sparse.offline_mem_sections(k, pfn, end_pfn - end_pfn % k.PAGES_PER_SECTION)
+    remove_pfn_range_from_zone(k, mm.page_zone(k, pfn), pfn, nr_pages)
+
+
+def online_pages(
+    k: Kernel, pfn: int, nr_pages: int, online_type: int, nid: int = NUMA_NO_NODE, zone: Zone | None = None, group: int = 0,
+) -> None:
+    """
+    Make an added range allocatable: its struct pages are initialised, its pages go to a zone, isolated first.
+
+    Args:
+        pfn: First page, pageblock aligned.
+        nr_pages: Pages, up to a section's end.
+        online_type: MMOP_*; the zone follows from it in trees that choose it here.
+        nid: Its node [v5.4 to v5.17].
+        zone: Its zone, chosen by the caller [v5.18].
+        group: Id of its memory group, or 0 [v5.15].
+
+    Context: mem_hotplug lock held for writing; v5.10 takes it here.
+    Raises:
+        KernelError: EINVAL for a range that is not aligned; what a notifier says. v4.9: see _online_pages_v4_9().
+
+    Source: mm/memory_hotplug.c online_pages() [v4.9, v5.10, v6.12]
+    """
+    if not k.tree.zones_chosen_at_online:
+        _online_pages_v4_9(k, pfn, nr_pages, online_type)
+    elif zone is not None:
+        _online_pages_v5_10(k, pfn, nr_pages, zone, group)
+    else:
+        mem_hotplug_begin(k)
+        try:
+            _online_pages_v5_10(k, pfn, nr_pages, zone_for_pfn_range(k, online_type, nid, group, pfn, nr_pages), group)
+        except KernelError:
+            mem_hotplug_done(k)
+            raise
+        mem_hotplug_done(k)
+
+
+def _online_pages_v5_10(k: Kernel, pfn: int, nr_pages: int, zone: Zone, group: int) -> None:
+    """The body of online_pages() once the zone is chosen. Source: mm/memory_hotplug.c online_pages() [v5.10, v6.1, v6.12]"""
+    if WARN_ON_ONCE(k.log, not nr_pages or pfn % k.pageblock_nr_pages or (pfn + nr_pages) % k.PAGES_PER_SECTION):
+        raise KernelError(EINVAL, "the range does not begin with a pageblock and end with a section", pfn=pfn)
+    nid = zone.nid
+    move_pfn_range_to_zone(k, zone, pfn, nr_pages, MIGRATE_ISOLATE)
+    arg = MemoryNotify(pfn, nr_pages)
+    _node_states_check_changes_online_v5_10(k, zone, arg)
+    ret = notifier_to_errno(memory.memory_notify(k, MEM_GOING_ONLINE, arg))
+    if ret:
+        memory.memory_notify(k, MEM_CANCEL_ONLINE, arg)
+        remove_pfn_range_from_zone(k, zone, pfn, nr_pages)
+        raise KernelError(ret, "a notifier vetoed MEM_GOING_ONLINE", pfn=pfn)
+    zone.nr_isolate_pageblock += nr_pages // k.pageblock_nr_pages
+    need_zonelists_rebuild = not mmzone.populated_zone(zone)
+    if need_zonelists_rebuild:
+        page_alloc.setup_zone_pageset(k, zone)
+    _online_pages_range_v5_8(k, pfn, nr_pages)
+    adjust_present_page_count(k, pfn, group, nr_pages)
+    node_states_set_node(k, nid, arg)
+    if need_zonelists_rebuild:
+        page_alloc.build_all_zonelists(k, None, None)
+    page_isolation.undo_isolate_page_range(k, pfn, pfn + nr_pages, MIGRATE_MOVABLE)
+    page_alloc.init_per_zone_wmark_min(k)
+    memory.memory_notify(k, MEM_ONLINE, arg)
+
+
+def _online_pages_range_v5_8(k: Kernel, start_pfn: int, nr_pages: int) -> None:
+    """
+    online_pages_range(): give the pages to whoever takes them, mark the sections online.
+
+    Source: mm/memory_hotplug.c online_pages_range() [v5.8]
+    """
+    assert k.online_page_callback is not None
+    k.online_page_callback(k, start_pfn, nr_pages)
+    sparse.online_mem_sections(k, start_pfn, start_pfn + nr_pages)
+
+
+def _node_states_check_changes_online_v5_10(k: Kernel, zone: Zone, arg: MemoryNotify) -> None:
+    """node_states_check_changes_online() without zones of high memory. Source: node_states_check_changes_online() [v4.20]"""
+    nid = zone.nid
+    arg.status_change_nid = nid if nid not in k.node_states[N_MEMORY] else -1
+    normal = zone.idx <= k.ZONE_NORMAL and nid not in k.node_states[N_NORMAL_MEMORY]
+    arg.status_change_nid_normal = nid if normal else -1
+
+
 # Removing: which part of a zone is left
 
 
@@ -779,6 +1424,304 @@ def shrink_zone_span(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int) -> Non
         return
     zone.zone_start_pfn = 0
     zone.spanned_pages = 0
+
+
+def _section_pfn_of(k: Kernel, nid: int, zone: Zone, start_pfn: int, end_pfn: int, *, biggest: bool) -> int:
+    """
+    Return the first (or last) pfn of [start_pfn, end_pfn), sub-section aligned, that is online and in a zone; 0 if none is.
+
+    Sections are judged whole where their pages agree. Source: none
+    """
+    step = 1 << mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT
+    first, last = start_pfn >> k.PFN_SECTION_SHIFT, (end_pfn - 1) >> k.PFN_SECTION_SHIFT
+    for nr in range(last, first - 1, -1) if biggest else range(first, last + 1):
+        section = k.mem_section.get(nr)
+        if not mmzone.online_section(section) or section is None or section.memmap is None:
+            continue
+        base = nr << k.PFN_SECTION_SHIFT
+        low, high = max(start_pfn, base), min(end_pfn, base + k.PAGES_PER_SECTION)
+        zones, nodes = section.memmap.uniform(ZONE), section.memmap.uniform(NODE)
+        if zones is not None and nodes is not None and (zones, nodes) != (zone.idx, nid):
+            continue
+        for pfn in range(high - 1, low - 1, -step) if biggest else range(low, high, step):
+            if pfn_to_online_page(k, pfn) is None or mm.pfn_to_nid(k, pfn) != nid:
+                continue
+            if mm.page_zone(k, pfn) is zone:
+                return pfn
+    return 0
+
+
+def _shrink_zone_span_v5_6(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int) -> None:
+    """
+    shrink_zone_span(): let a zone no longer span a range that is offline, if it lies at an end of the zone.
+
+    Source: mm/memory_hotplug.c shrink_zone_span(), find_smallest_section_pfn(), find_biggest_section_pfn() [v5.6]
+    """
+    zone.contiguous_end = 0
+    zone_end = mmzone.zone_end_pfn(zone)
+    if zone.zone_start_pfn == start_pfn:
+        pfn = _section_pfn_of(k, zone.nid, zone, end_pfn, zone_end, biggest=False)
+        zone.spanned_pages = zone_end - pfn if pfn else 0
+        zone.zone_start_pfn = pfn
+    elif zone_end == end_pfn:
+        pfn = _section_pfn_of(k, zone.nid, zone, zone.zone_start_pfn, start_pfn, biggest=True)
+        zone.spanned_pages = pfn - zone.zone_start_pfn + 1 if pfn else 0
+        zone.zone_start_pfn = zone.zone_start_pfn if pfn else 0
+
+
+def update_pgdat_span(k: Kernel, pgdat: PglistData) -> None:
+    """Let a node span what its zones span. Source: mm/memory_hotplug.c update_pgdat_span() [v5.5]"""
+    spans = [(zone.zone_start_pfn, mmzone.zone_end_pfn(zone)) for zone in pgdat.node_zones if zone.spanned_pages]
+    pgdat.node_start_pfn = min((start for start, _ in spans), default=0)
+    pgdat.node_spanned_pages = max((end for _, end in spans), default=0) - pgdat.node_start_pfn
+
+
+def remove_pfn_range_from_zone(k: Kernel, zone: Zone, start_pfn: int, nr_pages: int) -> None:
+    """
+    Undo move_pfn_range_to_zone(): the struct pages mean nothing any more, zone and node span the range only if they must.
+
+    Source: mm/memory_hotplug.c remove_pfn_range_from_zone() [v5.5]
+    """
+    sparse.page_init_poison(k, start_pfn, nr_pages)
+    if zone.name == "Device":
+        return
+    page_alloc.clear_zone_contiguous(zone)
+    _shrink_zone_span_v5_6(k, zone, start_pfn, start_pfn + nr_pages)
+    update_pgdat_span(k, k.nodes[zone.nid])
+    page_alloc.set_zone_contiguous(k, zone)
+
+
+# Removing memory [v5.3]
+
+
+def check_memblock_offlined_cb(k: Kernel, mem: MemoryBlock) -> None:
+    """
+    Raises:
+        KernelError: EBUSY if a block is not offline.
+
+    Source: mm/memory_hotplug.c check_memblock_offlined_cb() [v5.3]
+    """
+    if mem.state != MEM_OFFLINE:
+        beginpa = mmzone.section_nr_to_pfn(k, mem.start_section_nr) << k.PAGE_SHIFT
+        endpa = beginpa + memory.memory_block_size_bytes(k) - 1
+        printk(k.log, f"removing memory fails, because memory [{beginpa:#018x}-{endpa:#018x}] is onlined")
+        raise KernelError(EBUSY, f"memory{mem.dev_id} is {STATE_NAMES[mem.state]}", block=mem.dev_id)
+
+
+def check_cpu_on_node(k: Kernel, nid: int) -> bool:
+    """Whether a processor is on a node: here they are all on node 0. Source: mm/memory_hotplug.c check_cpu_on_node()"""
+    return nid == 0
+
+
+def try_offline_node(k: Kernel, nid: int) -> None:
+    """
+    Offline a node that spans no pages, has no memory block and no processor.
+
+    Source: mm/memory_hotplug.c try_offline_node() [v5.5]
+    """
+    if k.nodes[nid].node_spanned_pages:
+        return
+    if any(mem.nid == nid for mem in k.memory_blocks.values()):
+        return
+    if check_cpu_on_node(k, nid):
+        return
+    k.node_states[N_ONLINE] -= {nid}
+    node.unregister_one_node(k, nid)
+
+
+def memory_blocks_have_altmaps(k: Kernel, start: int, size: int) -> bool:
+    """
+    Whether the blocks of a range have their memmap on themselves.
+
+    Raises:
+        KernelError: EINVAL if only some have.
+
+    Source: mm/memory_hotplug.c memory_blocks_have_altmaps() [v6.8]
+    """
+    if k.memmap_mode == MEMMAP_ON_MEMORY_DISABLE:
+        return False
+    block_size = memory.memory_block_size_bytes(k)
+    num_altmaps = sum(
+        1 for block_id in range(start // block_size, (start + size) // block_size)
+        if block_id in k.memory_blocks and k.memory_blocks[block_id].altmap is not None)
+    if not num_altmaps:
+        return False
+    if WARN_ON_ONCE(k.log, num_altmaps != size // block_size):
+        raise KernelError(EINVAL, "only some of the blocks have their memmap on themselves", start=start, size=size)
+    return True
+
+
+def remove_memory_blocks_and_altmaps(k: Kernel, start: int, size: int) -> None:
+    """
+    Remove blocks with their memmaps on themselves, one by one.
+
+    Source: mm/memory_hotplug.c remove_memory_blocks_and_altmaps() [v6.8]
+    """
+    memblock_size = memory.memory_block_size_bytes(k)
+    for cur_start in range(start, start + size, memblock_size):
+        mem = memory.find_memory_block(k, cur_start >> k.SECTION_SIZE_BITS)
+        if WARN_ON_ONCE(k.log, mem is None):
+            continue
+        assert mem is not None
+        altmap, mem.altmap = mem.altmap, None
+        memory.remove_memory_block_devices(k, cur_start, memblock_size)
+        k.arch.arch_remove_memory(k, cur_start, memblock_size, altmap)
+        WARN_ON(k.log, altmap is not None and altmap.alloc)
+
+
+def try_remove_memory(k: Kernel, start: int, size: int) -> None:
+    """
+    Remove memory whose blocks are all offline.
+
+    Args:
+        start, size: Bytes; whole memory blocks.
+
+    Raises:
+        KernelError: EBUSY if a block is not offline; EINVAL if memmaps lie on some blocks only, or (until v6.7) on more than one.
+        KernelBugError: the range is not made of whole memory blocks.
+
+    Source: mm/memory_hotplug.c try_remove_memory() [v5.3, v6.1, v6.12]
+    """
+    try:
+        check_hotplug_memory_range(k, start, size)
+    except KernelError:
+        BUG_ON(k.log, True, f"[{start:#x}, +{size:#x}) is not made of whole memory blocks")
+    memory.walk_memory_blocks(k, start, size, check_memblock_offlined_cb)
+    block_size = memory.memory_block_size_bytes(k)
+    nid = NUMA_NO_NODE
+    for block_id in range(start // block_size, (start + size) // block_size):
+        if block_id in k.memory_blocks:
+            nid = k.memory_blocks[block_id].nid
+    firmware_memmap.firmware_map_remove(k, start, start + size, "System RAM")
+    if k.tree.memmap_on_memory_per_block:
+        mem_hotplug_begin(k)
+        try:
+            on_memory = memory_blocks_have_altmaps(k, start, size)
+        except KernelError:
+            mem_hotplug_done(k)
+            raise
+        altmap = None
+    else:
+        altmap = _altmap_of_v6_1(k, start, size)
+        on_memory = False
+        mem_hotplug_begin(k)
+    if on_memory:
+        remove_memory_blocks_and_altmaps(k, start, size)
+    else:
+        memory.remove_memory_block_devices(k, start, size)
+        k.arch.arch_remove_memory(k, start, size, altmap)
+    if not k.config.ARCH_DISCARD_MEMBLOCK:
+        memblock.memblock_remove(k, start, size)
+    _release_mem_region(k, start, size)
+    if nid != NUMA_NO_NODE:
+        try_offline_node(k, nid)
+    mem_hotplug_done(k)
+
+
+def _altmap_of_v6_1(k: Kernel, start: int, size: int) -> VmemAltmap | None:
+    """
+    The altmap of the one block that is to be removed, if its memmap lies on itself.
+
+    Raises:
+        KernelError: EINVAL if there are such blocks and they are more than one. The firmware's map has lost the range by then.
+
+    Source: mm/memory_hotplug.c try_remove_memory() [v5.14 to v6.7]
+    """
+    if k.memmap_mode == MEMMAP_ON_MEMORY_DISABLE:
+        return None
+    block_size = memory.memory_block_size_bytes(k)
+    found = (k.memory_blocks.get(block_id) for block_id in range(start // block_size, (start + size) // block_size))
+    mem = next((mem for mem in found if mem is not None and mem.altmap is not None), None)
+    if mem is None:
+        return None
+    if size != block_size:
+        printk(k.log, f"Refuse to remove {start:#x} - {start + size:#x},wrong granularity")
+        raise KernelError(EINVAL, "memory whose memmap lies on itself is removed block by block", start=start, size=size)
+    altmap = k.block_rw(mem.dev_id).altmap
+    k.block_rw(mem.dev_id).altmap = None
+    return altmap
+
+
+def _release_mem_region(k: Kernel, start: int, size: int) -> None:
+    """release_mem_region_adjustable(), whose failure nobody hears of. Source: mm/memory_hotplug.c try_remove_memory()"""
+    try:
+        resource.release_mem_region_adjustable(k, k.iomem_rw(), start, size)
+    except KernelError as err:
+        _ignored(err)
+
+
+def __remove_memory(k: Kernel, start: int, size: int) -> None:
+    """
+    As remove_memory(), for those who hold the device-hotplug lock and know that every block is offline.
+
+    Raises:
+        KernelBugError: one is not.
+
+    Source: mm/memory_hotplug.c __remove_memory() [v5.3]
+    """
+    try:
+        try_remove_memory(k, start, size)
+    except KernelError as err:
+        BUG_ON(k.log, True, err.reason)
+
+
+def try_offline_memory_block(k: Kernel, mem: MemoryBlock, online_types: dict[int, int]) -> None:
+    """
+    Offline one block, and note how it was online.
+
+    Raises:
+        KernelError: what device_offline() says.
+
+    Source: mm/memory_hotplug.c try_offline_memory_block() [v5.9]
+    """
+    online_type = MMOP_ONLINE_KERNEL
+    pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
+    if pfn_to_online_page(k, pfn) is not None and mm.page_zonenum(k, pfn) == k.ZONE_MOVABLE:
+        online_type = MMOP_ONLINE_MOVABLE
+    if not core.device_offline(k, mem):
+        online_types[mem.dev_id] = online_type
+
+
+def try_reonline_memory_block(k: Kernel, mem: MemoryBlock, online_types: dict[int, int]) -> None:
+    """Online a block again as it was. Source: mm/memory_hotplug.c try_reonline_memory_block() [v5.11]"""
+    if mem.dev_id not in online_types:
+        return
+    mem.online_type = online_types[mem.dev_id]
+    try:
+        core.device_online(k, mem)
+    except KernelError as err:
+        printk(k.log, f"try_reonline_memory_block: Failed to re-online memory: {-(err.errno or 0)}")
+
+
+def offline_and_remove_memory(k: Kernel, start: int, size: int) -> None:
+    """
+    Offline every block of a range, then remove it; if a block cannot go offline, those before go online again as they were.
+
+    Args:
+        start, size: Bytes; whole memory blocks.
+
+    Raises:
+        KernelError: EINVAL for another range; what device_offline() and try_remove_memory() say.
+
+    Source: mm/memory_hotplug.c offline_and_remove_memory() [v5.9, v5.11]
+    """
+    block_size = memory.memory_block_size_bytes(k)
+    if not size or start % block_size or size % block_size:
+        raise KernelError(EINVAL, f"[{start:#x}, +{size:#x}) is not made of whole memory blocks of {block_size:#x}", start=start)
+    online_types: dict[int, int] = {}
+    core.lock_device_hotplug(k)
+    try:
+        memory.walk_memory_blocks(k, start, size, lambda k, mem: try_offline_memory_block(k, mem, online_types))
+        try:
+            try_remove_memory(k, start, size)
+        except KernelError as err:
+            printk(k.log, f"offline_and_remove_memory: Failed to remove memory: {-(err.errno or 0)}")
+            raise
+    except KernelError:
+        memory.walk_memory_blocks(k, start, size, lambda k, mem: try_reonline_memory_block(k, mem, online_types))
+        core.unlock_device_hotplug(k)
+        raise
+    core.unlock_device_hotplug(k)
 
 
 # What sysfs asks

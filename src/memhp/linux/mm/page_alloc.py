@@ -324,7 +324,7 @@ def _first_free(area: FreeArea, order: int, migratetype: int, top: int) -> int:
     """Return the head of a free list, or -1. Source: list_first_entry_or_null()"""
     if order == top:
         blocks = area.blocks[migratetype]
-        return blocks.first() if blocks.runs else -1
+        return blocks.first() if blocks else -1
     pages = area.free_list[order][migratetype]
     return next(reversed(pages)) if pages else -1
 
@@ -502,7 +502,7 @@ def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx
             for mt in range(MIGRATE_PCPTYPES):
                 if area.free_list[o][mt]:
                     return True
-    return any(area.blocks[mt].runs for mt in range(MIGRATE_PCPTYPES))
+    return any(area.blocks[mt] for mt in range(MIGRATE_PCPTYPES))
 
 
 def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int) -> int:
@@ -1017,7 +1017,7 @@ def free_ranges(k: Kernel, zone: Zone) -> Iterator[tuple[int, int]]:
             for pfn in pages:
                 yield pfn, pfn + (1 << order)
     for blocks in area.blocks:
-        yield from ((start, end) for start, end in blocks.runs)
+        yield from blocks.ranges()
 
 
 def reserve_bootmem_region(k: Kernel, start: int, end: int) -> None:

@@ -102,3 +102,47 @@ def start_isolate_page_range(k: Kernel, start_pfn: int, end_pfn: int) -> None:
         page_alloc.set_pageblock_migratetype(k, page, MIGRATE_ISOLATE)
         zone.nr_isolate_pageblock += 1
         zone.nr_free_pages -= page_alloc.move_freepages_block(k, zone, page, MIGRATE_ISOLATE)
+
+
+def undo_isolate_page_range(k: Kernel, start_pfn: int, end_pfn: int, migratetype: int) -> None:
+    """
+    Give the isolated pageblocks of a range their type back; their free pages go to the tail of the free lists, ascending.
+
+    Sections that are isolated throughout are dealt with whole.
+
+    Source: mm/page_isolation.c undo_isolate_page_range() [v4.9, v5.10]
+    """
+    pfn = start_pfn
+    while pfn < end_pfn:
+        stop = min(end_pfn, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
+        section = k.mem_section[pfn >> k.PFN_SECTION_SHIFT]
+        if stop - pfn == k.PAGES_PER_SECTION and section.pageblock_flags == MIGRATE_ISOLATE and k.tree.onlines_isolated:
+            _unset_section(k, pfn, stop, migratetype)
+        else:
+            for block in range(pfn, stop, k.pageblock_nr_pages):
+                page = __first_valid_page(k, block, k.pageblock_nr_pages)
+                if page is not None and page_alloc.get_pageblock_migratetype(k, page) == MIGRATE_ISOLATE:
+                    unset_migratetype_isolate(k, page, migratetype)
+        pfn = stop
+
+
+def _unset_section(k: Kernel, pfn: int, end_pfn: int, migratetype: int) -> None:
+    """
+    unset_migratetype_isolate() for every pageblock of a section.
+
+    Source: mm/page_isolation.c unset_migratetype_isolate() [v5.10]
+    """
+    zone = mm.page_zone(k, pfn)
+    area = k.free_area_rw(zone)
+    page_alloc.set_pageblock_migratetype(k, pfn, migratetype, end_pfn - pfn)
+    for order, types in enumerate(area.free_list):
+        if types[MIGRATE_ISOLATE]:
+            for page in sorted(page for page in types[MIGRATE_ISOLATE] if pfn <= page < end_pfn):
+                del types[MIGRATE_ISOLATE][page]
+                types[migratetype][page] = None
+                types[migratetype].move_to_end(page, last=False)
+                zone.nr_free_pages += 1 << order
+    for start, end in area.blocks[MIGRATE_ISOLATE].take(pfn, end_pfn):
+        area.blocks[migratetype].add_tail(start, end)
+        zone.nr_free_pages += end - start
+    zone.nr_isolate_pageblock -= (end_pfn - pfn) // k.pageblock_nr_pages

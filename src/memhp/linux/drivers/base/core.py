@@ -18,6 +18,18 @@ if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 
+def lock_device_hotplug(k: Kernel) -> None:
+    """
+    Take the device-hotplug lock.
+
+    Raises:
+        KernelHangError: a task that died holds it.
+
+    Source: drivers/base/core.c lock_device_hotplug()
+    """
+    sched.mutex_lock(k.tasks, k.device_hotplug_lock)
+
+
 def lock_device_hotplug_sysfs(k: Kernel) -> None:
     """
     Take the device-hotplug lock for a write to sysfs; if it is held, the system call is restarted until it is not.
@@ -50,4 +62,20 @@ def device_online(k: Kernel, dev: MemoryBlock) -> int:
         return 1
     memory.memory_subsys_online(k, dev)
     dev.dev_offline = False
+    return 0
+
+
+def device_offline(k: Kernel, dev: MemoryBlock) -> int:
+    """
+    Take a device offline; returns 1 if the driver core believes it is offline already.
+
+    Raises:
+        KernelError: what the bus says.
+
+    Source: drivers/base/core.c device_offline()
+    """
+    if dev.dev_offline:
+        return 1
+    memory.memory_subsys_offline(k, dev)
+    dev.dev_offline = True
     return 0

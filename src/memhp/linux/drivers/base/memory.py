@@ -8,22 +8,46 @@ that after it a write of "online" still succeeds where otherwise it gives EINVAL
 
 Locks: device_hotplug_lock around writes to `state`, then mem_hotplug.lock; mem_sysfs_mutex around registration.
 
-Source: drivers/base/memory.c [v4.9].
+How trees differ. v4.9 makes a block with its first section and counts sections into it. Since v5.3 blocks are made for the
+whole range once it is added, since v5.15 they belong to groups, and since v5.18 a block knows the zone it is in.
+
+Source: drivers/base/memory.c [v4.9, v5.10, v6.1, v6.12].
 """
 
 from __future__ import annotations
 
 import re
-from errno import EBUSY, EINVAL, ENXIO, ERANGE
+from collections.abc import Callable
+from errno import EBUSY, EEXIST, EINVAL, ENXIO, ERANGE
+from itertools import count
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError, UsageError
 from memhp.linux import bug, sched
 from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
-from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE, STATE_NAMES, MemoryBlock, MemoryNotify
-from memhp.linux.include.memory_hotplug import MMOP_OFFLINE, MMOP_ONLINE_KEEP, MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE
-from memhp.linux.include.notifier import NotifierBlock
+from memhp.linux.include.memory import (
+    MEM_FINISH_OFFLINE,
+    MEM_OFFLINE,
+    MEM_ONLINE,
+    MEM_PREPARE_ONLINE,
+    STATE_NAMES,
+    MemoryBlock,
+    MemoryGroup,
+    MemoryNotify,
+)
+from memhp.linux.include.memory_hotplug import (
+    MHP_NONE,
+    MMOP_OFFLINE,
+    MMOP_ONLINE,
+    MMOP_ONLINE_KEEP,
+    MMOP_ONLINE_KERNEL,
+    MMOP_ONLINE_MOVABLE,
+)
+from memhp.linux.include.memremap import VmemAltmap
+from memhp.linux.include.mmzone import MEMINIT_EARLY, N_POSSIBLE, Zone
+from memhp.linux.include.notifier import NotifierBlock, notifier_to_errno
+from memhp.linux.include.numa import NUMA_NO_NODE
 from memhp.linux.include.page_flags import first_not_reserved
 from memhp.linux.kernel import notifier
 from memhp.linux.mm import memory_failure, memory_hotplug
@@ -37,6 +61,9 @@ _ONLINE_TYPES = {
     "online": MMOP_ONLINE_KEEP,
     "offline": MMOP_OFFLINE,
 }
+_ONLINE_WORDS = {online_type: word for word, online_type in _ONLINE_TYPES.items()}
+EHWPOISON = 133
+"""Not in Python's errno."""
 
 
 def base_memory_block_id(k: Kernel, section_nr: int) -> int:
@@ -96,29 +123,32 @@ def pages_correctly_reserved(k: Kernel, start_pfn: int) -> bool:
     return True
 
 
-def memory_block_action(k: Kernel, phys_index: int, action: int, online_type: int) -> None:
+def memory_block_action(k: Kernel, mem: MemoryBlock, action: int) -> None:
     """
     Do what a change of state asks for.
 
     Args:
-        phys_index: First section of the block.
+        mem: The block. (Before v5.18 its first section, and how it is to go online, stand for it.)
         action: MEM_ONLINE.
 
     Raises:
-        KernelError: EBUSY if a page is not reserved; what online_pages() says.
+        KernelError: EBUSY if a page is not reserved [v4.9]; what online_pages() says.
 
-    Source: drivers/base/memory.c memory_block_action() [v4.9]
+    Source: drivers/base/memory.c memory_block_action() [v4.9, v5.10, v5.18]
     """
-    start_pfn = mmzone.section_nr_to_pfn(k, phys_index)
+    start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
     nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
     if action == MEM_ONLINE:
-        if not pages_correctly_reserved(k, start_pfn):
+        if k.tree.memory_block_keeps_zone:
+            memory_block_online(k, mem)
+            return
+        if k.tree.online_checks_reserved and not pages_correctly_reserved(k, start_pfn):
             raise KernelError(
                 EBUSY, _why_not_reserved(k, start_pfn), where="pages_correctly_reserved", source=__file__, pfn=start_pfn)
-        memory_hotplug.online_pages(k, start_pfn, nr_pages, online_type)
+        memory_hotplug.online_pages(k, start_pfn, nr_pages, mem.online_type, nid=mem.nid)
         return
     bug.WARN_ON(k.log, True)
-    raise KernelError(EINVAL, f"unknown action {action}", section=phys_index)
+    raise KernelError(EINVAL, f"unknown action {action}", section=mem.start_section_nr)
 
 
 def _why_not_reserved(k: Kernel, start_pfn: int) -> str:
@@ -136,6 +166,48 @@ def _why_not_reserved(k: Kernel, start_pfn: int) -> str:
     return "every page is reserved"
 
 
+def memory_block_online(k: Kernel, mem: MemoryBlock) -> None:
+    """
+    Choose a block's zone, and give its pages to it; the memmap it may carry itself is initialised, and stays out of the buddy.
+
+    Raises:
+        KernelError: EHWPOISON if a page of it has failed; what a notifier or online_pages() says.
+
+    Source: drivers/base/memory.c memory_block_online() [v6.1, v6.12]
+    """
+    start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
+    nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
+    if k.tree.memory_block_counts_poison and mem.nr_hwpoison:
+        raise KernelError(EHWPOISON, f"{mem.nr_hwpoison} pages of memory{mem.dev_id} have failed", block=mem.dev_id)
+    zone = memory_hotplug.zone_for_pfn_range(k, mem.online_type, mem.nid, mem.group, start_pfn, nr_pages)
+    nr_vmemmap_pages = mem.altmap.free if mem.altmap is not None else 0
+    arg = MemoryNotify(
+        start_pfn + nr_vmemmap_pages, nr_pages - nr_vmemmap_pages, altmap_start_pfn=start_pfn, altmap_nr_pages=nr_vmemmap_pages)
+    memory_hotplug.mem_hotplug_begin(k)
+    if k.tree.prepare_online_notifier:
+        ret = notifier_to_errno(memory_notify(k, MEM_PREPARE_ONLINE, arg))
+        if ret:
+            memory_hotplug.mem_hotplug_done(k)
+            raise KernelError(ret, "a notifier vetoed MEM_PREPARE_ONLINE", block=mem.dev_id)
+    if nr_vmemmap_pages:
+        assert mem.altmap is not None
+        memory_hotplug.mhp_init_memmap_on_memory(k, start_pfn, nr_vmemmap_pages, zone, mem.altmap.inaccessible)
+    try:
+        memory_hotplug.online_pages(
+            k, start_pfn + nr_vmemmap_pages, nr_pages - nr_vmemmap_pages, mem.online_type, zone=zone, group=mem.group)
+    except KernelError:
+        if nr_vmemmap_pages:
+            memory_hotplug.mhp_deinit_memmap_on_memory(k, start_pfn, nr_vmemmap_pages)
+        if k.tree.prepare_online_notifier:
+            memory_notify(k, MEM_FINISH_OFFLINE, arg)
+        memory_hotplug.mem_hotplug_done(k)
+        raise
+    if nr_vmemmap_pages:
+        memory_hotplug.adjust_present_page_count(k, start_pfn, mem.group, nr_vmemmap_pages)
+    mem.zone = (zone.nid, zone.idx)
+    memory_hotplug.mem_hotplug_done(k)
+
+
 def memory_block_change_state(k: Kernel, mem: MemoryBlock, to_state: int, from_state_req: int) -> None:
     """
     Move a block from one state to another, or leave it where it was.
@@ -148,7 +220,7 @@ def memory_block_change_state(k: Kernel, mem: MemoryBlock, to_state: int, from_s
     if mem.state != from_state_req:
         raise KernelError(EINVAL, f"memory{mem.dev_id} is {STATE_NAMES[mem.state]}", block=mem.dev_id)
     try:
-        memory_block_action(k, mem.start_section_nr, to_state, mem.online_type)
+        memory_block_action(k, mem, to_state)
     except KernelError:
         mem.state = from_state_req
         raise
@@ -172,6 +244,17 @@ def memory_subsys_online(k: Kernel, mem: MemoryBlock) -> None:
         mem.online_type = -1
         raise
     mem.online_type = -1
+
+
+def memory_subsys_offline(k: Kernel, mem: MemoryBlock) -> None:
+    """
+    The bus's offline callback; taking a block offline is not modelled yet.
+
+    Source: drivers/base/memory.c memory_subsys_offline() [v4.9]
+    """
+    if mem.state == MEM_OFFLINE:
+        return
+    raise UsageError(f"memory{mem.dev_id} is online, and taking a block offline is not modelled yet; nothing was changed")
 
 
 # Files of a block
@@ -251,7 +334,7 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
     memory_hotplug.mem_hotplug_begin(k)
     try:
         if online_type == MMOP_OFFLINE:
-            ret = _device_offline(k, mem)
+            ret = core.device_offline(k, mem)
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
@@ -263,17 +346,6 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
     core.unlock_device_hotplug(k)
     if ret:
         raise KernelError(EINVAL, f"memory{mem.dev_id} is {STATE_NAMES[mem.state]} already", block=mem.dev_id)
-
-
-def _device_offline(k: Kernel, mem: MemoryBlock) -> int:
-    """
-    The tests device_offline() makes before it takes a block offline; taking one offline is not modelled yet.
-
-    Source: drivers/base/core.c device_offline(), drivers/base/memory.c memory_subsys_offline()
-    """
-    if mem.dev_offline:
-        return 1
-    raise UsageError(f"memory{mem.dev_id} is online, and taking a block offline is not modelled yet; nothing was changed")
 
 
 def store_online(k: Kernel, mem: MemoryBlock, buf: str) -> None:
@@ -297,14 +369,111 @@ def store_online(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         if wanted:
             core.device_online(k, mem)
         else:
-            _device_offline(k, mem)
+            core.device_offline(k, mem)
     except (KernelError, UsageError):
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
 
 
+def mhp_online_type_from_str(word: str) -> int | None:
+    """Return the MMOP_* that a word stands for, or None. Source: drivers/base/memory.c mhp_online_type_from_str() [v5.7]"""
+    return _ONLINE_TYPES.get(_word(word))
+
+
+def removable_show(k: Kernel, mem: MemoryBlock) -> str:
+    """
+    1 wherever memory can be removed at all: the file no longer looks at the block.
+
+    Source: drivers/base/memory.c removable_show() [v5.7]
+    """
+    return f"{int(k.config.MEMORY_HOTREMOVE)}\n"
+
+
+def state_store(k: Kernel, mem: MemoryBlock, buf: str) -> None:
+    """
+    A write to `state`.
+
+    Raises:
+        KernelError: EINVAL for another word than online, online_kernel, online_movable or offline, or if the block is in that
+            state already; what going online or offline says.
+        KernelHangError: a lock is held by a task that died.
+
+    Source: drivers/base/memory.c state_store() [v5.7]
+    """
+    online_type = mhp_online_type_from_str(buf)
+    if online_type is None:
+        raise KernelError(
+            EINVAL, f"{buf.strip()!r} is no state: online, online_kernel, online_movable or offline", block=mem.dev_id)
+    core.lock_device_hotplug_sysfs(k)
+    try:
+        if online_type == MMOP_OFFLINE:
+            ret = core.device_offline(k, mem)
+        else:
+            mem.online_type = online_type
+            ret = core.device_online(k, mem)
+    except (KernelError, UsageError):
+        core.unlock_device_hotplug(k)
+        raise
+    core.unlock_device_hotplug(k)
+    if ret:
+        raise KernelError(EINVAL, f"memory{mem.dev_id} is {STATE_NAMES[mem.state]} already", block=mem.dev_id)
+
+
+def print_allowed_zone(
+    k: Kernel, mem: MemoryBlock, start_pfn: int, nr_pages: int, online_type: int, default_zone: Zone,
+) -> str:
+    """
+    The zone that `online_type` would choose, if it is another than the default.
+
+    Source: drivers/base/memory.c print_allowed_zone() [v4.13]
+    """
+    zone = memory_hotplug.zone_for_pfn_range(k, online_type, mem.nid, mem.group, start_pfn, nr_pages)
+    return "" if zone is default_zone else f" {zone.name}"
+
+
+def valid_zones_show(k: Kernel, mem: MemoryBlock) -> str:
+    """
+    The zone a block is in; offline: the one it would go to, and those it can be made to go to.
+
+    Source: drivers/base/memory.c valid_zones_show() [v5.10, v5.18]
+    """
+    start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
+    nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
+    if mem.state == MEM_ONLINE:
+        if k.tree.memory_block_keeps_zone:
+            return f"{k.zone(*mem.zone).name}\n" if mem.zone is not None else "none\n"
+        if not memory_hotplug.test_pages_in_a_zone(k, start_pfn, start_pfn + nr_pages):
+            return "none\n"
+        return f"{mm.page_zone(k, start_pfn).name}\n"
+    default_zone = memory_hotplug.zone_for_pfn_range(k, MMOP_ONLINE, mem.nid, mem.group, start_pfn, nr_pages)
+    others = [
+        print_allowed_zone(k, mem, start_pfn, nr_pages, online_type, default_zone)
+        for online_type in (MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE)]
+    return default_zone.name + "".join(others) + "\n"
+
+
 # Files of the bus
+
+
+def auto_online_blocks_show(k: Kernel) -> str:
+    """Source: drivers/base/memory.c auto_online_blocks_show() [v5.7]"""
+    return f"{_ONLINE_WORDS[memory_hotplug.mhp_get_default_online_type(k)]}\n"
+
+
+def auto_online_blocks_store(k: Kernel, buf: str) -> None:
+    """
+    A write to `auto_online_blocks`.
+
+    Raises:
+        KernelError: EINVAL for another word than online, online_kernel, online_movable or offline.
+
+    Source: drivers/base/memory.c auto_online_blocks_store() [v5.7]
+    """
+    online_type = mhp_online_type_from_str(buf)
+    if online_type is None:
+        raise KernelError(EINVAL, f"{buf.strip()!r} is no state: online, online_kernel, online_movable or offline")
+    k.mhp_default_online_type = online_type
 
 
 def print_block_size(k: Kernel) -> str:
@@ -364,7 +533,7 @@ def memory_probe_store(k: Kernel, buf: str) -> None:
     Raises:
         KernelError: EINVAL or ERANGE for the number; EINVAL if it is not block aligned; what add_memory() says.
 
-    Source: drivers/base/memory.c memory_probe_store() [v4.9]
+    Source: drivers/base/memory.c memory_probe_store() [v4.9], probe_store() [v5.3]
     """
     phys_addr = kstrtoull(buf)
     block = k.sections_per_block << k.SECTION_SIZE_BITS
@@ -372,8 +541,18 @@ def memory_probe_store(k: Kernel, buf: str) -> None:
         raise KernelError(
             EINVAL, f"{phys_addr:#x} is not a multiple of the memory block size {block:#x}; the next that is: "
             f"{-(-phys_addr // block) * block:#x}", address=phys_addr)
-    nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
-    memory_hotplug.add_memory(k, nid, phys_addr, block)
+    if not k.tree.block_devices_after_add:
+        nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
+        memory_hotplug.add_memory(k, nid, phys_addr, block)
+        return
+    core.lock_device_hotplug_sysfs(k)
+    try:
+        nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
+        memory_hotplug.__add_memory(k, nid, phys_addr, block, MHP_NONE)
+    except KernelError:
+        core.unlock_device_hotplug(k)
+        raise
+    core.unlock_device_hotplug(k)
 
 
 def store_soft_offline_page(k: Kernel, buf: str) -> None:
@@ -456,6 +635,244 @@ def register_new_memory(k: Kernel, nid: int, section_nr: int) -> None:
     if mem.section_count == k.sections_per_block:
         node.register_mem_sect_under_node(k, mem, nid)
     sched.mutex_unlock(k.mem_sysfs_mutex)
+
+
+# Making and removing blocks [v5.3]
+
+
+def memory_block_size_bytes(k: Kernel) -> int:
+    """Return the size of a memory block in bytes. Source: drivers/base/memory.c memory_block_size_bytes()"""
+    return k.sections_per_block << k.SECTION_SIZE_BITS
+
+
+def find_memory_block_by_id(k: Kernel, block_id: int) -> MemoryBlock | None:
+    """Return a block for editing, or None. Source: drivers/base/memory.c find_memory_block_by_id() [v5.3]"""
+    return k.block_rw(block_id) if block_id in k.memory_blocks else None
+
+
+def early_node_zone_for_memory_block(k: Kernel, mem: MemoryBlock, nid: int) -> tuple[int, int] | None:
+    """
+    Return the one zone of a node that boot memory of a block can be in, as (nid, index); None if there are several, or none.
+
+    Source: drivers/base/memory.c early_node_zone_for_memory_block() [v5.18]
+    """
+    start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
+    nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
+    matching_zone = None
+    for zone in k.nodes[nid].node_zones:
+        if not mmzone.populated_zone(zone):
+            continue
+        if not mmzone.zone_intersects(zone, start_pfn, nr_pages):
+            continue
+        if matching_zone is not None:
+            return None
+        matching_zone = nid, zone.idx
+    return matching_zone
+
+
+def memory_block_add_nid(k: Kernel, mem: MemoryBlock, nid: int, context: str) -> None:
+    """
+    Note that memory of a block belongs to a node; at boot this also settles the block's zone.
+
+    Source: drivers/base/memory.c memory_block_add_nid() [v5.18]
+    """
+    if context == MEMINIT_EARLY and mem.nid != nid and k.tree.memory_block_keeps_zone:
+        mem.zone = early_node_zone_for_memory_block(k, mem, nid) if mem.nid == NUMA_NO_NODE else None
+    mem.nid = nid
+
+
+def __add_memory_block(k: Kernel, memory: MemoryBlock) -> None:
+    """Make the device of a block. Source: drivers/base/memory.c __add_memory_block() [v5.18], register_memory() before"""
+    memory.dev_offline = memory.state == MEM_OFFLINE
+    k.blocks_rw()[memory.dev_id] = memory
+
+
+def add_hotplug_memory_block(k: Kernel, block_id: int, altmap: VmemAltmap | None, group: int) -> None:
+    """
+    Make one block in state offline.
+
+    Args:
+        block_id: The N of memoryN.
+        altmap: Where its memmap lies, if on itself.
+        group: Id of its memory group, or 0.
+
+    Raises:
+        KernelError: EEXIST if there is such a block.
+
+    Source: drivers/base/memory.c add_hotplug_memory_block(), add_memory_block() [v6.12]; init_memory_block() [v5.10]
+    """
+    if block_id in k.memory_blocks:
+        raise KernelError(EEXIST, f"memory{block_id} exists already", block=block_id)
+    start = block_id * k.sections_per_block
+    mem = MemoryBlock(start, start + k.sections_per_block - 1, MEM_OFFLINE, block_id, k.token)
+    mem.section_count = k.sections_per_block
+    mem.altmap = altmap
+    mem.group = group
+    __add_memory_block(k, mem)
+
+
+def remove_memory_block(k: Kernel, memory: MemoryBlock) -> None:
+    """Take a block's device away. Source: drivers/base/memory.c remove_memory_block() [v6.1]; unregister_memory() before"""
+    del k.blocks_rw()[memory.dev_id]
+    memory.group = 0
+
+
+def create_memory_block_devices(k: Kernel, start: int, size: int, altmap: VmemAltmap | None, group: int) -> None:
+    """
+    Make the blocks of an added range, in state offline: all of them or none.
+
+    Raises:
+        KernelError: EINVAL if the range is not made of whole blocks; EEXIST if there is one of them.
+
+    Source: drivers/base/memory.c create_memory_block_devices() [v5.3]
+    """
+    block_size = memory_block_size_bytes(k)
+    if bug.WARN_ON_ONCE(k.log, start % block_size or size % block_size):
+        raise KernelError(EINVAL, f"[{start:#x}, +{size:#x}) is not made of whole blocks of {block_size:#x}")
+    first, last = start // block_size, (start + size) // block_size
+    for block_id in range(first, last):
+        try:
+            add_hotplug_memory_block(k, block_id, altmap, group)
+        except KernelError:
+            for done in range(first, block_id):
+                remove_memory_block(k, k.block_rw(done))
+            raise
+    if group:
+        k.memory_groups[group].memory_blocks |= frozenset(range(first, last))
+
+
+def remove_memory_block_devices(k: Kernel, start: int, size: int) -> None:
+    """
+    Take the devices of a range of offline blocks away.
+
+    Source: drivers/base/memory.c remove_memory_block_devices() [v5.3]
+    """
+    block_size = memory_block_size_bytes(k)
+    if bug.WARN_ON_ONCE(k.log, start % block_size or size % block_size):
+        return
+    gone: dict[int, list[int]] = {}
+    for block_id in range(start // block_size, (start + size) // block_size):
+        mem = find_memory_block_by_id(k, block_id)
+        if bug.WARN_ON_ONCE(k.log, mem is None):
+            continue
+        assert mem is not None
+        if mem.group:
+            gone.setdefault(mem.group, []).append(block_id)
+        node.unregister_memory_block_under_nodes(k, mem)
+        remove_memory_block(k, mem)
+    for group, blocks in gone.items():
+        k.memory_groups[group].memory_blocks -= frozenset(blocks)
+
+
+def walk_memory_blocks(k: Kernel, start: int, size: int, func: Callable[[Kernel, MemoryBlock], None]) -> None:
+    """
+    Call `func` for each memory block that lies, even in part, in [start, start + size).
+
+    Raises:
+        KernelError: what `func` said; the walk ends there.
+
+    Source: drivers/base/memory.c walk_memory_blocks() [v5.3]
+    """
+    if not size:
+        return
+    block_size = memory_block_size_bytes(k)
+    for block_id in range(start // block_size, (start + size - 1) // block_size + 1):
+        mem = find_memory_block_by_id(k, block_id)
+        if mem is not None:
+            func(k, mem)
+
+
+def for_each_memory_block(k: Kernel, func: Callable[[Kernel, MemoryBlock], None]) -> None:
+    """As walk_memory_blocks(), for every block there is. Source: drivers/base/memory.c for_each_memory_block() [v5.3]"""
+    for block_id in sorted(k.memory_blocks):
+        func(k, k.memory_blocks[block_id])
+
+
+# Memory groups [v5.15]
+
+
+def memory_group_register(k: Kernel, group: MemoryGroup) -> int:
+    """
+    Note a group; returns its id, the lowest that is free.
+
+    Raises:
+        KernelError: EINVAL if its node cannot be.
+
+    Source: drivers/base/memory.c memory_group_register() [v5.15]
+    """
+    if group.nid not in k.node_states[N_POSSIBLE]:
+        raise KernelError(EINVAL, f"node {group.nid} cannot be on this machine")
+    mgid = next(i for i in count(1) if i not in k.memory_groups)
+    k.memory_groups[mgid] = group
+    return mgid
+
+
+def memory_group_register_static(k: Kernel, nid: int, max_pages: int) -> int:
+    """
+    Make a group for a device that comes and goes as a whole; returns its id.
+
+    Args:
+        nid: The device's node.
+        max_pages: Pages of the device.
+
+    Raises:
+        KernelError: EINVAL for a device without pages, or a node that cannot be.
+
+    Source: drivers/base/memory.c memory_group_register_static() [v5.15]
+    """
+    if not max_pages:
+        raise KernelError(EINVAL, "a device without pages")
+    return memory_group_register(k, MemoryGroup(nid, is_dynamic=False, max_pages=max_pages))
+
+
+def memory_group_register_dynamic(k: Kernel, nid: int, unit_pages: int) -> int:
+    """
+    Make a group for a device that grows and shrinks in units; returns its id.
+
+    Args:
+        nid: The device's node.
+        unit_pages: Pages of a unit: a power of two, a memory block at least.
+
+    Raises:
+        KernelError: EINVAL for another unit, or a node that cannot be.
+
+    Source: drivers/base/memory.c memory_group_register_dynamic() [v5.15]
+    """
+    if not unit_pages or unit_pages & (unit_pages - 1) or unit_pages < memory_block_size_bytes(k) >> k.PAGE_SHIFT:
+        raise KernelError(EINVAL, f"a unit of {unit_pages} pages is no power of two of a memory block's pages or more")
+    return memory_group_register(k, MemoryGroup(nid, is_dynamic=True, unit_pages=unit_pages))
+
+
+def memory_group_unregister(k: Kernel, mgid: int) -> None:
+    """
+    Forget a group.
+
+    Raises:
+        KernelError: EINVAL for an id below 0 or unknown; EBUSY while it has blocks.
+
+    Source: drivers/base/memory.c memory_group_unregister() [v5.15]
+    """
+    if mgid not in k.memory_groups:
+        raise KernelError(EINVAL, f"there is no memory group {mgid}")
+    if k.memory_groups[mgid].memory_blocks:
+        raise KernelError(EBUSY, f"memory group {mgid} has blocks")
+    del k.memory_groups[mgid]
+
+
+def memory_group_find_by_id(k: Kernel, mgid: int) -> MemoryGroup | None:
+    """Source: drivers/base/memory.c memory_group_find_by_id() [v5.15]"""
+    return k.memory_groups.get(mgid)
+
+
+def walk_dynamic_memory_groups(k: Kernel, nid: int, func: Callable[[MemoryGroup], None], excluded: MemoryGroup | None) -> None:
+    """
+    Call `func` for each dynamic group of a node (NUMA_NO_NODE: of all nodes), but for one.
+
+    Source: drivers/base/memory.c walk_dynamic_memory_groups() [v5.15]
+    """
+    for group in k.memory_groups.values():
+        if group.is_dynamic and group is not excluded and nid in (NUMA_NO_NODE, group.nid):
+            func(group)
 
 
 def memory_dev_init(k: Kernel) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memhp.linux.drivers.base import memory
 from memhp.linux.include import mmzone
 from memhp.linux.include.memory import MemoryBlock
 from memhp.linux.include.memory_model import page_columns
 from memhp.linux.include.mm_types import FLAGS, NODE, PageColumns
-from memhp.linux.include.mmzone import N_ONLINE
+from memhp.linux.include.mmzone import MEMINIT_EARLY, MEMINIT_HOTPLUG, N_ONLINE
+from memhp.linux.include.numa import NUMA_NO_NODE
 from memhp.linux.include.page_flags import PAGE_INITIALISED
 from memhp.linux.mm import vmstat
 
@@ -111,14 +113,88 @@ def link_mem_sections(k: Kernel, nid: int) -> None:
         register_mem_sect_under_node(k, k.block_rw(block_id), nid)
 
 
+def do_register_memory_block_under_node(k: Kernel, nid: int, mem_blk: MemoryBlock, context: str) -> None:
+    """
+    Link a block and a node; the block notes the node, and at boot its zone.
+
+    Source: drivers/base/node.c do_register_memory_block_under_node() [v5.18]
+    """
+    memory.memory_block_add_nid(k, mem_blk, nid, context)
+    if k.config.NUMA and nid not in mem_blk.nodes:
+        mem_blk.nodes = tuple(sorted((*mem_blk.nodes, nid)))
+
+
+def register_mem_block_under_node_hotplug(k: Kernel, mem_blk: MemoryBlock, nid: int) -> None:
+    """Source: drivers/base/node.c register_mem_block_under_node_hotplug() [v5.9]"""
+    do_register_memory_block_under_node(k, nid, mem_blk, MEMINIT_HOTPLUG)
+
+
+def register_mem_block_under_node_early(k: Kernel, mem_blk: MemoryBlock, nid: int) -> None:
+    """
+    Link a block of boot memory and a node, if a page of the block that is there belongs to the node.
+
+    Source: drivers/base/node.c register_mem_block_under_node_early() [v5.9]
+    """
+    for nr in range(mem_blk.start_section_nr, mem_blk.start_section_nr + k.sections_per_block):
+        section = k.mem_section.get(nr)
+        if section is None or section.memmap is None or not mmzone.present_section(section):
+            continue
+        start = mmzone.section_nr_to_pfn(k, nr)
+        found = section.memmap.uniform(FLAGS) is not None and get_nid_for_pfn(k, start) == nid
+        if not found and (section.memmap.uniform(FLAGS) is None or section.memmap.uniform(NODE) is None):
+            found = _node_in_section(k, section.memmap, start, nid)
+        if found:
+            do_register_memory_block_under_node(k, nid, mem_blk, MEMINIT_EARLY)
+            return
+
+
+def unregister_memory_block_under_nodes(k: Kernel, mem_blk: MemoryBlock) -> None:
+    """
+    Take away the links between a block and its node.
+
+    Source: drivers/base/node.c unregister_memory_block_under_nodes() [v5.3]
+    """
+    if mem_blk.nid != NUMA_NO_NODE:
+        mem_blk.nodes = tuple(nid for nid in mem_blk.nodes if nid != mem_blk.nid)
+
+
+def register_memory_blocks_under_node(k: Kernel, nid: int, start_pfn: int, end_pfn: int, context: str) -> None:
+    """
+    Link every block of a range and a node.
+
+    Source: drivers/base/node.c register_memory_blocks_under_node() [v5.19]
+    """
+    func = register_mem_block_under_node_hotplug if context == MEMINIT_HOTPLUG else register_mem_block_under_node_early
+    size = (end_pfn - start_pfn) << k.PAGE_SHIFT
+    memory.walk_memory_blocks(k, start_pfn << k.PAGE_SHIFT, size, lambda k, mem: func(k, mem, nid))
+
+
+def __register_one_node(k: Kernel, nid: int) -> None:
+    """
+    Make the device of a node: here a node has one while it is online.
+
+    Source: drivers/base/node.c __register_one_node() [v4.13]
+    """
+
+
+def unregister_one_node(k: Kernel, nid: int) -> None:
+    """Take the device of a node away. Source: drivers/base/node.c unregister_one_node()"""
+
+
 def register_one_node(k: Kernel, nid: int) -> None:
     """
     Make the device of a node that is online, and link its blocks.
 
-    Source: drivers/base/node.c register_one_node() [v4.9]
+    Source: drivers/base/node.c register_one_node() [v4.9], include/linux/node.h [v4.13]
     """
-    if k.config.NUMA and nid in k.node_states[N_ONLINE]:
+    if not k.config.NUMA or nid not in k.node_states[N_ONLINE]:
+        return
+    if not k.tree.block_devices_after_add:
         link_mem_sections(k, nid)
+        return
+    __register_one_node(k, nid)
+    pgdat = k.nodes[nid]
+    register_memory_blocks_under_node(k, nid, pgdat.node_start_pfn, mmzone.pgdat_end_pfn(pgdat), MEMINIT_EARLY)
 
 
 def node_read_meminfo(k: Kernel, nid: int) -> str:
