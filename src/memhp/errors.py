@@ -72,7 +72,11 @@ class KernelError(MemhpError, OSError):
     ) -> None:
         super().__init__(errno, reason or os.strerror(errno))
         if where is None:
-            code = sys._getframe(1).f_code
+            frame = sys._getframe(1)
+            # A helper without C twin speaks for the kernel function that called it.
+            while frame.f_back is not None and frame.f_code.co_name[:1] == "_" and frame.f_code.co_name[:2] != "__":
+                frame = frame.f_back
+            code = frame.f_code
             where = code.co_name
             source = source or code.co_filename
         self.reason = reason

@@ -593,7 +593,7 @@ def register_memory_resource(k: Kernel, start: int, size: int, resource_name: st
     if k.tree.checks_mappable_range and not mhp_range_allowed(k, start, size, True):
         low, high = mhp_get_pluggable_range(k, True)
         raise KernelError(
-            E2BIG, f"[{start:#x}, +{size:#x}) is outside of {low:#x}-{high:#x}, where memory can be added", start=start, size=size)
+            E2BIG, f"[{start:#x}, +{size:#x}) is outside of {low:#x}-{high:#x}, where memory can be added", start=start)
     if k.tree.block_devices_after_add and start + size > k.max_mem_size and not k.system_running:
         raise KernelError(E2BIG, f"[{start:#x}, +{size:#x}) is beyond mem={k.max_mem_size:#x}", start=start, size=size)
     flags = IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY

@@ -29,6 +29,7 @@ from memhp.linux.include.gfp import Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
 from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE
 from memhp.linux.include.mmzone import (
+    MEMINIT_HOTPLUG,
     MIGRATE_ISOLATE,
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
@@ -48,6 +49,8 @@ from memhp.linux.include.page_flags import (
     PAGE_INITIALISED,
     PG_HWPOISON,
     PG_LRU,
+    PG_OFFLINE,
+    PG_RESERVED,
     ClearPageReserved,
     SetPageReserved,
 )
@@ -269,6 +272,25 @@ def _free_small(k: Kernel, zone: Zone, start: int, end: int) -> None:
             order -= 1
         __free_one_page(k, start, zone, order, get_pageblock_migratetype(k, start + (1 << order) - 1))
         start += 1 << order
+
+
+def __free_pages_core(k: Kernel, pfn: int, nr_pages: int, context: str) -> None:
+    """
+    Give pages, all of one zone, to the buddy: they count as managed from here on.
+
+    Args:
+        context: MEMINIT_EARLY for boot memory, MEMINIT_HOTPLUG for what goes online.
+
+    Source: mm/page_alloc.c __free_pages_core() [v5.10, v6.12], which is called for each block
+    """
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.clear_bits(FLAGS, start, end, PG_RESERVED | PG_OFFLINE)
+        columns.fill(REFCOUNT, start, end, 0)
+    zone = mm.page_zone(k, pfn)
+    zone.managed_pages += nr_pages
+    if context == MEMINIT_HOTPLUG:
+        k.totalram_pages += nr_pages
+    _free_pages_range(k, zone, pfn, pfn + nr_pages)
 
 
 def adjust_managed_page_count(k: Kernel, pfn: int, count: int) -> None:
@@ -572,20 +594,20 @@ def __init_single_page(k: Kernel, pfn: int, nr_pages: int, zone: int, nid: int) 
         columns.set_bits(FLAGS, start, end, PAGE_INITIALISED)
 
 
-def _not_early(k: Kernel, start: int, end: int, zone: int, nid: int) -> None:
+def _not_early(k: Kernel, start: int, end: int, zone: int, nid: int, migratetype: int = MIGRATE_MOVABLE) -> None:
     """The label `not_early` of memmap_init_zone(), for pfns [start, end). Source: mm/page_alloc.c memmap_init_zone()"""
     mask = k.PAGES_PER_SECTION - 1
     blocks = k.pageblock_nr_pages
     if not start & mask and end - start == mask + 1:
         __init_single_page(k, start, end - start, zone, nid)
-        set_pageblock_migratetype(k, start, MIGRATE_MOVABLE, end - start)
+        set_pageblock_migratetype(k, start, migratetype, end - start)
         return
     while start < end:
         stop = min(end, (start | mask) + 1)
         __init_single_page(k, start, stop - start, zone, nid)
         first = -(-start // blocks) * blocks
         if first < stop:
-            set_pageblock_migratetype(k, first, MIGRATE_MOVABLE, stop - first)
+            set_pageblock_migratetype(k, first, migratetype, stop - first)
         start = stop
 
 
