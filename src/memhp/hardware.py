@@ -184,6 +184,45 @@ _IOMEM = {
         Region(0xFFFC0000, 0xFFFFFFFF, "reserved"),
     ),
 }
+# What today's kernels find of the platform: QEMU 7.2's `virt` behind EDK2, its `q35` behind SeaBIOS.
+_IOMEM_TODAY = {
+    "arm64": (
+        Region(0x8000000, 0x800FFFF, "GICD"),
+        Region(0x80A0000, 0x8FFFFFF, "GICR"),
+        Region(0x9000000, 0x9000FFF, "ARMH0011:00", (Region(0x9000000, 0x9000FFF, "ARMH0011:00 ARMH0011:00"),)),
+        Region(0x9020000, 0x9020017, "QEMU0002:00"),
+        *(Region(0xA000000 + 0x200 * i, 0xA0001FF + 0x200 * i, f"LNRO0005:{i:02x}") for i in range(32)),
+        Region(0x10000000, 0x3EFEFFFF, "PCI Bus 0000:00", (Region(0x10000000, 0x10000FFF, "0000:00:01.0"),), busy=False),
+        Region(0x4010000000, 0x401FFFFFFF, "PCI ECAM"),
+        Region(
+            0x8000000000, 0xFFFFFFFFFF, "PCI Bus 0000:00",
+            (Region(0x8000000000, 0x8000003FFF, "0000:00:01.0", (Region(0x8000000000, 0x8000003FFF, "virtio-pci-modern"),)),),
+            busy=False),
+    ),
+    "x86_64": (
+        Region(0x0, 0xFFF, "Reserved"),
+        Region(0x9FC00, 0x9FFFF, "Reserved"),
+        Region(0xA0000, 0xBFFFF, "PCI Bus 0000:00", busy=False),
+        Region(0xF0000, 0xFFFFF, "Reserved", (Region(0xF0000, 0xFFFFF, "System ROM"),)),
+        Region(0xC0000000, 0xFEBFFFFF, "PCI Bus 0000:00", busy=False),
+        Region(0xFEC00000, 0xFEC003FF, "IOAPIC 0"),
+        Region(0xFED00000, 0xFED003FF, "HPET 0", (Region(0xFED00000, 0xFED003FF, "PNP0103:00"),)),
+        Region(0xFED1C000, 0xFED1FFFF, "Reserved"),
+        Region(0xFEE00000, 0xFEE00FFF, "Local APIC"),
+        Region(0xFFFC0000, 0xFFFFFFFF, "Reserved"),
+        Region(0xFD00000000, 0xFFFFFFFFFF, "Reserved"),
+    ),
+}
+_ARM64_FLASH = (0x4000000, 0x8000000)
+"""EDK2's NOR flash is a run-time service of UEFI: memory that is not mapped."""
+_ARM64_NOMAP = ((0x3BC0000, 0x38D0000), (0x400000, 0x20000))
+"""Run-time services of EDK2 in RAM: first and last+1 byte, counted down from the end of RAM."""
+_ARM64_KEPT = ((0x3FC0000, 0x3FBFE00), (0x3BD1000, 0x3BC0000), (0x3682000, 0x3681000), (0x20000, 0))
+"""Further tables of EDK2's that Linux keeps, counted likewise."""
+_ARM64_IMAGE = 0xA200000
+"""Where the EFI stub puts the kernel, counted likewise; the initrd goes below EDK2's tables."""
+_X86_ACPI = 0x20000
+"""SeaBIOS keeps the last 128 KiB of low RAM for its ACPI tables."""
 _ARM64_BASE = 0x40000000
 _X86_HOLE = (0x9FC00, 0x100000)
 _X86_LOW_ALL = 0xB0000000
@@ -199,16 +238,22 @@ def _x86_ram(total: int) -> list[tuple[int, int]]:
     return spans
 
 
-def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int = 4096, cpus: int = 1) -> Hardware:
+def platform(
+    arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int = 4096, cpus: int = 1, release: str = "v4.9",
+) -> Hardware:
     """
-    Return the machine that QEMU gives a v4.9 kernel for `-m mem`: RAM only, with the low-memory layout of a PC on x86_64.
+    Return the machine that QEMU gives a kernel for `-m mem`.
+
+    A v4.9 kernel finds RAM only, with the low-memory layout of a PC on x86_64, as it was recorded. Later ones are booted behind
+    EDK2 and SeaBIOS, which keep some of the RAM for themselves.
 
     Args:
         arch: "arm64" (`virt`, RAM from 1 GiB) or "x86_64" (`q35`).
-        mem: Bytes of RAM, a multiple of 2 MiB, at least 64 MiB.
+        mem: Bytes of RAM, a multiple of 2 MiB, at least 64 MiB, behind a firmware 256 MiB.
         nodes: Bytes by node; their sum must be `mem`. Empty: everything on node 0. A 0 is a node without memory.
         page_size: Bytes.
         cpus: Number of CPUs.
+        release: Which kernel: "v4.9", "v6.12".
 
     Raises:
         ConfigError: an unknown architecture, or nodes that do not add up.
@@ -220,6 +265,8 @@ def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int
         raise UsageError(f"mem={format_size(mem)}: RAM comes in multiples of 2M, 64M at least")
     if nodes and sum(nodes) != mem:
         raise ConfigError(f"nodes={','.join(map(format_size, nodes))} do not add up to mem={format_size(mem)}")
+    if release != "v4.9":
+        return _platform_today(arch, mem, nodes, page_size, cpus, release)
     spans = [(_ARM64_BASE, _ARM64_BASE + mem)] if arch == "arm64" else _x86_ram(mem)
     memory = _by_node(spans, nodes or (mem,))
     if arch == "arm64":
@@ -254,6 +301,71 @@ def platform(arch: str, *, mem: int, nodes: tuple[int, ...] = (), page_size: int
         footprint=_FOOTPRINT[arch],
         early_pages=_EARLY_PAGES[arch] + _EARLY_PAGES_PER_GIB[arch] * mem // GIB,
         window=window_of(arch, end),
+        origin=f"mem={format_size(mem)}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    """
+    What differs between the kernels' images and appetites.
+
+    Attributes:
+        text, init, data, end: Bytes from the image's start: where code ends, init ends and data begins, and the image ends.
+        early_pages: As `Hardware.early_pages`; those for each GiB of RAM come on top.
+        early_pages_per_gib: See there.
+        footprint: As `Hardware.footprint`.
+    """
+
+    text: int
+    init: int
+    end: int
+    early_pages: int
+    early_pages_per_gib: int
+    footprint: Footprint
+
+
+_RELEASES = {
+    ("v6.12", "arm64"): _Release(0x1880000, 0x1E90000, 0x2240000, 940, 768, Footprint(5400, 260, 2200)),
+}
+
+
+def _platform_today(arch: str, mem: int, nodes: tuple[int, ...], page_size: int, cpus: int, release: str) -> Hardware:
+    """The machine that a kernel later than v4.9 finds."""
+    if mem < 256 * MIB:
+        raise UsageError(f"mem={format_size(mem)}: this kernel and its firmware want 256M at least")
+    about = _RELEASES.get((release, arch)) or _RELEASES["v6.12", arch]
+    if arch == "arm64":
+        end = _ARM64_BASE + mem
+        image = end - _ARM64_IMAGE
+        memory = [MemoryRange(*_ARM64_FLASH, 0, ("NOMAP",))]
+        position = _ARM64_BASE
+        for low, high in _ARM64_NOMAP:
+            memory += [MemoryRange(position, end - low), MemoryRange(end - low, end - high, 0, ("NOMAP",))]
+            position = end - high
+        memory.append(MemoryRange(position, end))
+        reserved = [(image, image + about.end), *((end - low, end - high) for low, high in _ARM64_KEPT)]
+        freed = [(image + about.text, image + about.init)]
+        children: tuple[Region, ...] = (
+            Region(image, image + about.text - 1, "Kernel code"),
+            Region(image + about.init, image + about.end - 1, "Kernel data"),
+        )
+        iomem = _IOMEM_TODAY[arch]
+    else:
+        raise ConfigError(f"{release} on {arch} is not known yet")
+    return Hardware(
+        arch=arch,
+        memory=tuple(memory),
+        reserved=tuple(sorted(reserved)),
+        freed=tuple(freed),
+        iomem=iomem,
+        ram_children=children,
+        page_size=page_size,
+        cpus=cpus,
+        possible_nodes=max(1, len(nodes)),
+        footprint=about.footprint,
+        early_pages=about.early_pages + about.early_pages_per_gib * mem // GIB,
+        window=window_of(arch, memory[-1].end),
         origin=f"mem={format_size(mem)}",
     )
 

@@ -234,13 +234,14 @@ def test_free_lists_read_back_are_the_free_lists(name: str, capture: str) -> Non
         assert zone.free_area is not None
         assert tuple(zone.free_area.nr_free) == orders[zone.nid, zone.name]
         assert zone.nr_free_pages == buddyinfo.free_pages(orders[zone.nid, zone.name])
-        by_type = [types.free[zone.nid, zone.name, kind] for kind in MIGRATE_NAMES]
+        names = [MIGRATE_NAMES[mtype] for mtype in k.migratetypes]
+        by_type = [types.free[zone.nid, zone.name, kind] for kind in names]
         assert orders[zone.nid, zone.name] == tuple(map(sum, zip(*by_type, strict=True)))
-        blocks = dict.fromkeys(MIGRATE_NAMES, 0)
+        blocks = dict.fromkeys(names, 0)
         for pfn in range(zone.zone_start_pfn, mmzone.zone_end_pfn(zone)):
             if pfn % k.pageblock_nr_pages == 0 or pfn == zone.zone_start_pfn:
                 blocks[MIGRATE_NAMES[page_alloc.get_pageblock_migratetype(k, pfn)]] += 1
-        assert blocks == {kind: types.blocks[zone.nid, zone.name, kind] for kind in MIGRATE_NAMES}
+        assert blocks == {kind: types.blocks[zone.nid, zone.name, kind] for kind in names}
 
 
 @pytest.mark.parametrize("name", MODELLED)

@@ -682,7 +682,7 @@ def check_tree(name: str, what: str) -> None:
         raise UsageError(f"{what}: unknown tree {name[:60]!r}{did_you_mean(name, TREES)}")
     if not TREES[name].modelled:
         modelled = [tree.name for tree in TREES.values() if tree.modelled]
-        raise UsageError(f"{what}: {name} is known by its facts only (memhp changes); {' and '.join(modelled)} can be booted")
+        raise UsageError(f"{what}: {name} is known by its facts only (memhp changes); {', '.join(modelled)} can be booted")
 
 
 def remedy_names(tree: str) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ def start(url: ModelURL) -> tuple[Kernel, Hardware]:
     """
     machine = find_hardware(url)
     source = tree.find(url.tree)
-    config = dataclasses.replace(kconfig.default(url.arch), PAGE_SHIFT=machine.page_size.bit_length() - 1)
+    config = kconfig.default(url.arch, source.release, machine.page_size)
     limit = 1 << boot.ARCHES[url.arch].MAX_PHYSMEM_BITS(source, config)
     if machine.ram_end > limit:
         raise ConfigError(f"{url.tree} on {url.arch} addresses {format_size(limit)}; RAM would end at {machine.ram_end:#x}")
@@ -82,7 +82,8 @@ def find_hardware(url: ModelURL) -> Hardware:
         from memhp.abi import memmap
 
         return memmap.hardware_from_map(url.map or url.capture, url.arch, page_size=url.page, cpus=url.smp)
-    return hardware.platform(url.arch, mem=url.ram, nodes=url.nodes, page_size=url.page, cpus=url.smp)
+    release = tree.find(url.tree).release
+    return hardware.platform(url.arch, mem=url.ram, nodes=url.nodes, page_size=url.page, cpus=url.smp, release=release)
 
 
 class ModelBackend(base.Backend):

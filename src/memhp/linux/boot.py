@@ -40,7 +40,8 @@ from memhp.linux.include.page_flags import (
 )
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.kernel import resource
-from memhp.linux.mm import memblock, memory_hotplug, nobootmem, page_alloc, sparse
+from memhp.linux.mm import cma, memblock, memory_hotplug, nobootmem, page_alloc, sparse
+from memhp.linux.mm import mm_init as mm_room
 from memhp.linux.series import arm64_rfc_2016
 from memhp.linux.state import Kernel
 from memhp.linux.tree import Tree
@@ -121,10 +122,10 @@ def _check(tree: Tree, arch: str, hardware: Hardware, config: Kconfig | None, re
     reasons = []
     if arch not in ARCHES:
         raise ConfigError(f"no architecture {arch!r}: known are {', '.join(ARCHES)}")
-    config = config if config is not None else kconfig.default(arch)
+    config = config if config is not None else kconfig.default(arch, tree.release, hardware.page_size)
     kconfig.check(config, arch)
     if not tree.modelled:
-        reasons.append(f"{tree.name} is not modelled yet: its facts are known to `memhp changes`; v4.9 can be booted")
+        reasons.append(f"{tree.name} is not modelled yet: its facts are known to `memhp changes`; v4.9 and v6.12 can be booted")
     elif arch == "arm64" and not tree.arm64_nomap_window and not tree.arm64_hotplug:
         reasons.append(f"{tree.name} has no memory hotplug on arm64: use {tree.release}+{arm64_rfc_2016.NAME}")
     elif arch != "arm64" and tree.arm64_nomap_window:
@@ -133,6 +134,8 @@ def _check(tree: Tree, arch: str, hardware: Hardware, config: Kconfig | None, re
         reasons.append(f"remedy={remedy}: remedies belong to {tree.release}+{arm64_rfc_2016.NAME} on arm64")
     elif remedy and remedy not in arm64_rfc_2016.REMEDIES:
         reasons.append(f"no remedy {remedy!r}: known are {', '.join(arm64_rfc_2016.REMEDIES)}")
+    if arch == "arm64" and config.ZONE_DMA32 and not tree.arm64_zone_dma32:
+        reasons.append(f"ZONE_DMA32: arm64 {tree.release} has ZONE_DMA only")
     if hardware.arch != arch:
         reasons.append(f"the memory map is that of {hardware.arch}, not {arch}")
     if hardware.page_size != 1 << config.PAGE_SHIFT:
@@ -169,8 +172,14 @@ def setup_arch(k: Kernel) -> None:
         if name == "memhp_default_state" and value in ("online", "offline"):
             k.memhp_auto_online = value == "online"
         elif name == "movable_node":
-            k.movable_node_enabled = k.config.MOVABLE_NODE
+            k.movable_node_enabled = k.config.MOVABLE_NODE or not k.tree.config_movable_node
     k.arch.setup_memory(k)
+    if k.tree.free_area_init:
+        _init_nodes(k)
+        k.arch.bootmem_init(k)
+        _reserve_tables(k)
+        request_standard_resources(k)
+        return
     nids = sorted({r.nid for r in k.hardware.memory})
     # The processors are on node 0, so it is online even without memory.
     online = sorted({0, *nids})
@@ -184,6 +193,20 @@ def setup_arch(k: Kernel) -> None:
     _reserve_tables(k)
     free_area_init_nodes(k)
     request_standard_resources(k)
+
+
+def _init_nodes(k: Kernel) -> None:
+    """
+    Make the nodes. Those with memory are online, and node 0, where the processors are.
+
+    Source: arch/arm64/mm/numa.c numa_init(), arch/x86/mm/numa.c numa_init() [v5.10, v6.1, v6.12]
+    """
+    nids = {r.nid for r in k.hardware.memory} | {0}
+    possible = nids | set(range(k.hardware.possible_nodes))
+    made = possible if k.tree.nodes_always_have_data else nids
+    k.nodes = {nid: PglistData(nid, k.config.zones) for nid in sorted(made)}
+    k.node_states = {
+        N_POSSIBLE: frozenset(possible), N_ONLINE: frozenset(nids), N_NORMAL_MEMORY: frozenset(), N_MEMORY: frozenset()}
 
 
 def _reserve_tables(k: Kernel) -> None:
@@ -276,7 +299,10 @@ def mm_init(k: Kernel) -> None:
     Source: init/main.c mm_init(), arch/*/mm/init.c mem_init()
     """
     page_alloc.build_all_zonelists(k, None, None)
-    nobootmem.free_all_bootmem(k)
+    if k.tree.free_area_init:
+        memblock.memblock_free_all(k, mm_room.reserve_bootmem_region, mm_room.memblock_free_pages)
+    else:
+        nobootmem.free_all_bootmem(k)
     k.slab_is_available = True
     for zone in page_alloc._zones(k):
         if mmzone.populated_zone(zone):
@@ -285,7 +311,9 @@ def mm_init(k: Kernel) -> None:
 
 
 def do_initcalls(k: Kernel) -> None:
-    """Watermarks, memory blocks, nodes; what boot no longer needs is given back. Source: init/main.c do_initcalls()"""
+    """Watermarks, CMA, memory blocks, nodes; what boot no longer needs is given back. Source: init/main.c do_initcalls()"""
+    if k.config.CMA:
+        cma.cma_init_reserved_areas(k)
     page_alloc.init_per_zone_wmark_min(k)
     memory.memory_dev_init(k)
     for nid in sorted(k.nodes):

@@ -2,12 +2,15 @@
 """
 CONFIG_ symbols that memory hotplug can see, their values in the recorded kernels, and what depends on what.
 
+A configuration is chosen by release, architecture and page size: v4.9 as it was recorded, the others as Debian's cloud kernels
+are built (with 16K pages: Debian's arm64-16k kernel).
+
 Source: mm/Kconfig, arch/arm64/Kconfig, arch/x86/Kconfig.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memhp.errors import ConfigError
 
@@ -19,6 +22,11 @@ class Kconfig:
 
     Attributes:
         PAGE_SHIFT: 12, 14 or 16. (In C a constant of the architecture.)
+        MEMORY_HOTPLUG_DEFAULT_ONLINE: What is added goes online by itself; in v6.12 MHP_DEFAULT_ONLINE_TYPE_ONLINE_AUTO.
+        FORCE_MAX_ZONEORDER: Number of orders of the page allocator; from v6.4 on ARCH_FORCE_MAX_ORDER, the largest order itself.
+        ARCH_DISCARD_MEMBLOCK: memblock goes away after boot; from v5.3 on the opposite of ARCH_KEEP_MEMBLOCK.
+        CMA_SIZE_MBYTES: Size of the default CMA area.
+        NODES_SHIFT: log2 of the node ids there may be.
     """
 
     PAGE_SHIFT: int = 12
@@ -42,6 +50,19 @@ class Kconfig:
     FORCE_MAX_ZONEORDER: int = 11
     DEBUG_VM: bool = False
     STRICT_DEVMEM: bool = False
+    NODES_SHIFT: int = 6
+    CMA: bool = False
+    CMA_SIZE_MBYTES: int = 64
+    MEMORY_FAILURE: bool = True
+    TRANSPARENT_HUGEPAGE: bool = False
+    CRASH_HOTPLUG: bool = False
+    MHP_MEMMAP_ON_MEMORY: bool = False
+    HMEM_REPORTING: bool = False
+
+    @property
+    def ARCH_KEEP_MEMBLOCK(self) -> bool:
+        """memblock stays after boot. (v4.9 has the opposite symbol.)"""
+        return not self.ARCH_DISCARD_MEMBLOCK
 
     @property
     def zones(self) -> tuple[str, ...]:
@@ -63,18 +84,46 @@ ARM64 = Kconfig(
 
 DEFAULTS = {"arm64": ARM64, "x86_64": X86_64}
 
+# Debian's cloud kernels of bullseye: what they all have in common.
+_DEBIAN = Kconfig(
+    ARCH_MEMORY_PROBE=False, ZONE_DMA=True, HUGETLB_PAGE=True, TRANSPARENT_HUGEPAGE=True, STRICT_DEVMEM=True, HMEM_REPORTING=True)
+_DEBIAN_ARM64 = replace(_DEBIAN, FIRMWARE_MEMMAP=False, ARCH_DISCARD_MEMBLOCK=False, NODES_SHIFT=4, CMA=True)
+_DEBIAN_X86_64 = replace(_DEBIAN, ZONE_DEVICE=True, NODES_SHIFT=10, MEMORY_FAILURE=False)
 
-def default(arch: str) -> Kconfig:
+DEBIAN = {
+    ("v5.10", "arm64"): replace(_DEBIAN_ARM64, HAVE_ARCH_PFN_VALID=True, HOLES_IN_ZONE=True),
+    ("v5.10", "x86_64"): _DEBIAN_X86_64,
+    ("v6.1", "arm64"): replace(_DEBIAN_ARM64, MHP_MEMMAP_ON_MEMORY=True),
+    ("v6.1", "x86_64"): replace(_DEBIAN_X86_64, MHP_MEMMAP_ON_MEMORY=True),
+    ("v6.12", "arm64"): replace(
+        _DEBIAN_ARM64, ZONE_DEVICE=True, MHP_MEMMAP_ON_MEMORY=True, MEMORY_HOTPLUG_DEFAULT_ONLINE=True),
+    ("v6.12", "x86_64"): replace(
+        _DEBIAN_X86_64, MEMORY_FAILURE=True, MHP_MEMMAP_ON_MEMORY=True, MEMORY_HOTPLUG_DEFAULT_ONLINE=True, CRASH_HOTPLUG=True),
+}
+"""By release and architecture, with 4K pages."""
+
+
+def default(arch: str, release: str = "v4.9", page_size: int = 4096) -> Kconfig:
     """
-    Return the configuration of the recorded kernel of that architecture.
+    Return the configuration of the recorded kernel of that architecture and release.
+
+    Args:
+        arch: "arm64" or "x86_64".
+        release: "v4.9", "v6.12".
+        page_size: Bytes; on arm64 the largest order of the page allocator goes by it.
 
     Raises:
         ConfigError: no such architecture.
     """
-    try:
-        return DEFAULTS[arch]
-    except KeyError:
-        raise ConfigError(f"no architecture {arch!r}: known are {', '.join(DEFAULTS)}") from None
+    config = DEBIAN.get((release, arch)) or DEFAULTS.get(arch)
+    if config is None:
+        raise ConfigError(f"no architecture {arch!r}: known are {', '.join(DEFAULTS)}")
+    shift = page_size.bit_length() - 1
+    if shift != config.PAGE_SHIFT and config.TRANSPARENT_HUGEPAGE:
+        # arch/arm64/Kconfig: with huge pages the largest block is 32 MiB (16K pages) or 512 MiB (64K). Debian's 16K kernel comes
+        # without ACPI_HOTPLUG_MEMORY.
+        config = replace(config, FORCE_MAX_ZONEORDER={14: 12, 16: 14}.get(shift, 11), ACPI_HOTPLUG_MEMORY=shift != 14)
+    return replace(config, PAGE_SHIFT=shift)
 
 
 def check(config: Kconfig, arch: str) -> None:
@@ -99,7 +148,5 @@ def check(config: Kconfig, arch: str) -> None:
         reasons.append(f"x86_64 has 4K pages, not {1 << config.PAGE_SHIFT >> 10}K")
     if config.PAGE_SHIFT not in (12, 14, 16):
         reasons.append(f"PAGE_SHIFT={config.PAGE_SHIFT}: 12, 14 or 16")
-    if arch == "arm64" and config.ZONE_DMA32:
-        reasons.append("ZONE_DMA32: arm64 v4.9 has ZONE_DMA only")
     if reasons:
         raise ConfigError(reasons)

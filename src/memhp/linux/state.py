@@ -20,7 +20,15 @@ from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memblock import Memblock
 from memhp.linux.include.memory import MemoryBlock, MemoryGroup
 from memhp.linux.include.memory_hotplug import MEMMAP_ON_MEMORY_DISABLE, MMOP_OFFLINE, MMOP_ONLINE
-from memhp.linux.include.mmzone import Definition, FreeArea, MemSection, PglistData, Zone
+from memhp.linux.include.mmzone import (
+    MIGRATE_TYPES,
+    MIGRATE_TYPES_CMA,
+    Definition,
+    FreeArea,
+    MemSection,
+    PglistData,
+    Zone,
+)
 from memhp.linux.include.notifier import NotifierBlock
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.sched import Mutex, Tasks
@@ -49,6 +57,8 @@ class Kernel:
         online_policy, auto_movable_ratio, auto_movable_numa_aware, memmap_mode: Parameters of memory_hotplug.
         memory_groups: By id, from 1 on.
         max_mem_size: What `mem=` allows to be added during boot.
+        migratetypes: The migratetypes there are, in C's order.
+        cma_areas: (base, size) in bytes of the areas that CMA has.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
@@ -79,6 +89,7 @@ class Kernel:
         self.pageblock_order = arch.pageblock_order(tree, config)
         self.pageblock_nr_pages = 1 << self.pageblock_order
         self.VMEMMAP_START = arch.VMEMMAP_START
+        self.migratetypes = MIGRATE_TYPES_CMA if config.CMA else MIGRATE_TYPES
         zones = config.zones
         self.ZONE_NORMAL = zones.index("Normal")
         self.ZONE_MOVABLE = zones.index("Movable")
@@ -100,6 +111,7 @@ class Kernel:
         self.firmware_map: tuple[tuple[int, int, str], ...] = ()
         self.linear_map: tuple[tuple[int, int], ...] = ()
         self.vmemmap_tables: frozenset[int] = frozenset()
+        self.cma_areas: tuple[tuple[int, int], ...] = ()
 
         self.max_pfn = 0
         self.max_low_pfn = 0

@@ -69,6 +69,18 @@ class Tree:
     pfn_valid_under_rcu: bool = since(
         "v6.8", "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage")
 
+    # mm/mm_init.c, mm/page_alloc.c, drivers/base: what booting leaves behind. Read off the sources of v4.9, v6.1 and v6.12; which
+    # release in between brought what has no commit here is not confirmed.
+    free_area_init: bool = since(
+        "v5.8", "", "free_area_init() sizes zones from memblock's nodes alone")
+    holes_get_struct_pages: bool = since(
+        "v5.12", "", "the struct pages of holes in boot memory are initialised and reserved, linked to the zone around them")
+    nodes_always_have_data: bool = since(
+        "v5.18", "", "every possible node has its data from boot on, also one without memory")
+    removable_is_constant: bool = since(
+        "v5.8", "", "removable says 1 wherever memory can be removed at all")
+    cma_pageblock_aligned: bool = since(
+        "v5.18", "", "CMA areas are aligned to a pageblock, not to the largest free block")
 
     # mm/memory_hotplug.c, drivers/base/memory.c
     zones_chosen_at_online: bool = since(
@@ -171,6 +183,10 @@ class Tree:
         "v5.0", "4ab215061554", "arm64: Add memory hotplug support")
     arm64_hot_remove: bool = since(
         "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
+    arm64_zone_dma32: bool = since(
+        "v4.16", "", "arm64 has ZONE_DMA32")
+    arm64_zone_dma_by_firmware: bool = since(
+        "v5.11", "", "firmware says how far ZONE_DMA reaches, 4 GiB at most where RAM begins below")
     arm64_hotplug_raises_max_pfn: bool = since(
         "v5.16", "8fac67ca236b", "hot-add raises max_pfn on arm64")
     arm64_vmemmap_falls_back: bool = since(
@@ -239,7 +255,7 @@ def at(release: str, **changes: Any) -> Tree:
 V4_9 = at("v4.9", modelled=True)
 V5_10 = at("v5.10", arm64_pfn_valid="A3")
 V6_1 = at("v6.1", generic_pfn_valid="G3", pfn_valid_under_rcu=True)
-V6_12 = at("v6.12")
+V6_12 = at("v6.12", modelled=True)
 V4_9_RFC = dataclasses.replace(V4_9, series=("arm64-rfc-2016",), arm64_nomap_window=True, memblock_clear_nomap=True)
 
 TREES: dict[str, Tree] = {tree.name: tree for tree in (V4_9, V4_9_RFC, V5_10, V6_1, V6_12)}

@@ -75,6 +75,7 @@ class ArchOps:
         setup_memory: (k) fills memblock, reserves the image, registers resources: what setup_arch() does before mm starts.
         memory_present: (k) tells sparsemem which sections exist; arm64 and x86_64 walk memblock differently.
         zone_sizes: (k) -> upper pfn of each zone, lowest zone first.
+        bootmem_init: (k) makes sections and zones, and sets CMA's area aside, where memblock says it all [v5.8].
         memory_block_size_bytes: (k) -> bytes of a memory block.
         memory_add_physaddr_to_nid: (k, address) -> node for memory that comes without one.
         arch_add_memory: (k, nid, start, size, params); raises KernelError.
@@ -99,6 +100,7 @@ class ArchOps:
     setup_memory: Callable[[Kernel], None]
     memory_present: Callable[[Kernel], None]
     zone_sizes: Callable[[Kernel], list[int]]
+    bootmem_init: Callable[[Kernel], None]
     memory_block_size_bytes: Callable[[Kernel], int]
     memory_add_physaddr_to_nid: Callable[[Kernel, int], int]
     arch_add_memory: Callable[[Kernel, int, int, int, MhpParams], None]

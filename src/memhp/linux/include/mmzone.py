@@ -35,10 +35,13 @@ SECTION_TAINT_ZONE_DEVICE = 1 << 4
 SUBSECTION_SHIFT = 21
 """A sub-section is 2 MiB (v5.3 onwards)."""
 
-MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE = range(5)
+MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE, MIGRATE_CMA = range(6)
+"""In C MIGRATE_CMA comes before MIGRATE_ISOLATE and is there under CONFIG_CMA only."""
 MIGRATE_PCPTYPES = 3
-MIGRATE_TYPES = 5
-MIGRATE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate")
+MIGRATE_TYPES = (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_HIGHATOMIC, MIGRATE_ISOLATE)
+"""All there are without CMA, in C's order; of a kernel: `Kernel.migratetypes`."""
+MIGRATE_TYPES_CMA = (*MIGRATE_TYPES[:-1], MIGRATE_CMA, MIGRATE_ISOLATE)
+MIGRATE_NAMES = ("Unmovable", "Movable", "Reclaimable", "HighAtomic", "Isolate", "CMA")
 
 WMARK_MIN, WMARK_LOW, WMARK_HIGH = range(3)
 
@@ -232,11 +235,11 @@ class FreeArea:
 
     __slots__ = ("blocks", "free_list", "nr_free", "owner")
 
-    def __init__(self, max_order: int, owner: object) -> None:
+    def __init__(self, max_order: int, migrate_types: int, owner: object) -> None:
         self.free_list: list[list[OrderedDict[int, None]]] = [
-            [OrderedDict() for _ in range(MIGRATE_TYPES)] for _ in range(max_order - 1)
+            [OrderedDict() for _ in range(migrate_types)] for _ in range(max_order - 1)
         ]
-        self.blocks = [BlockList(1 << (max_order - 1)) for _ in range(MIGRATE_TYPES)]
+        self.blocks = [BlockList(1 << (max_order - 1)) for _ in range(migrate_types)]
         self.nr_free = [0] * max_order
         self.owner = owner
 
@@ -267,6 +270,7 @@ class Zone:
         lowmem_reserve: By class zone index.
         free_area: Free lists; None until initialised.
         nr_free_pages: NR_FREE_PAGES.
+        nr_free_cma_pages: NR_FREE_CMA_PAGES, those of `nr_free_pages` that only movable allocations may have.
         pcp_high, pcp_batch: Of the per-cpu page lists.
         stat_threshold: Of the per-cpu counters.
         nr_isolate_pageblock: Isolated pageblocks.
@@ -274,8 +278,8 @@ class Zone:
 
     __slots__ = (
         "cma_pages", "contiguous", "contiguous_end", "free_area", "idx", "initialized", "lowmem_reserve", "managed_pages",
-        "name", "nid", "nr_free_pages", "nr_isolate_pageblock", "pcp_batch", "pcp_high", "present_early_pages",
-        "present_pages", "spanned_pages", "stat_threshold", "watermark", "zone_start_pfn",
+        "name", "nid", "nr_free_cma_pages", "nr_free_pages", "nr_isolate_pageblock", "pcp_batch", "pcp_high",
+        "present_early_pages", "present_pages", "spanned_pages", "stat_threshold", "watermark", "zone_start_pfn",
     )
 
     def __init__(self, name: str, idx: int, nid: int, nr_zones: int) -> None:
@@ -295,6 +299,7 @@ class Zone:
         self.lowmem_reserve = (0,) * nr_zones
         self.free_area: FreeArea | None = None
         self.nr_free_pages = 0
+        self.nr_free_cma_pages = 0
         self.pcp_high = 0
         self.pcp_batch = 1
         self.stat_threshold = 0
@@ -318,6 +323,7 @@ class Zone:
         new.lowmem_reserve = self.lowmem_reserve
         new.free_area = self.free_area
         new.nr_free_pages = self.nr_free_pages
+        new.nr_free_cma_pages = self.nr_free_cma_pages
         new.pcp_high = self.pcp_high
         new.pcp_batch = self.pcp_batch
         new.stat_threshold = self.stat_threshold

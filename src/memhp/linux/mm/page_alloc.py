@@ -30,11 +30,11 @@ from memhp.linux.include.memory_model import page_columns, page_ranges, page_ran
 from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE
 from memhp.linux.include.mmzone import (
     MEMINIT_HOTPLUG,
+    MIGRATE_CMA,
     MIGRATE_ISOLATE,
     MIGRATE_MOVABLE,
     MIGRATE_PCPTYPES,
     MIGRATE_RECLAIMABLE,
-    MIGRATE_TYPES,
     MIGRATE_UNMOVABLE,
     WMARK_HIGH,
     WMARK_LOW,
@@ -169,6 +169,8 @@ def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: in
     area = k.free_area_rw(zone)
     if migratetype != MIGRATE_ISOLATE:
         zone.nr_free_pages += 1 << order
+        if migratetype == MIGRATE_CMA:
+            zone.nr_free_cma_pages += 1 << order
     free_list = area.free_list
     nr_free = area.nr_free
     top = k.MAX_ORDER - 1
@@ -256,6 +258,8 @@ def _free_pages_range(k: Kernel, zone: Zone, start: int, end: int) -> None:
         area.nr_free[k.MAX_ORDER - 1] += (run_end - run_start) // size
         if migratetype != MIGRATE_ISOLATE:
             zone.nr_free_pages += run_end - run_start
+            if migratetype == MIGRATE_CMA:
+                zone.nr_free_cma_pages += run_end - run_start
     if last < end:
         _free_small(k, zone, last, end)
 
@@ -498,21 +502,46 @@ def __rmqueue_fallback(k: Kernel, zone: Zone, order: int, start_migratetype: int
     return -1
 
 
+def __rmqueue_cma_fallback(k: Kernel, zone: Zone, order: int) -> int:
+    """Take from CMA; -1 if there is none. Source: mm/page_alloc.c __rmqueue_cma_fallback()"""
+    pfn = __rmqueue_smallest(k, zone, order, MIGRATE_CMA)
+    if pfn >= 0:
+        zone.nr_free_cma_pages -= 1 << order
+    return pfn
+
+
 def __rmqueue(k: Kernel, zone: Zone, order: int, migratetype: int) -> int:
-    """Source: mm/page_alloc.c __rmqueue()"""
+    """
+    Take from the lists of one migratetype, or from others'.
+
+    Movable allocations may have CMA's pages, and have them first as long as those are more than half of all that is free.
+
+    Source: mm/page_alloc.c __rmqueue() [all]
+    """
+    alloc_cma = migratetype == MIGRATE_MOVABLE and zone.nr_free_cma_pages
+    if alloc_cma and zone.nr_free_cma_pages > zone.nr_free_pages // 2:
+        pfn = __rmqueue_cma_fallback(k, zone, order)
+        if pfn >= 0:
+            return pfn
     pfn = __rmqueue_smallest(k, zone, order, migratetype)
+    if pfn < 0 and alloc_cma:
+        pfn = __rmqueue_cma_fallback(k, zone, order)
     if pfn < 0:
         pfn = __rmqueue_fallback(k, zone, order, migratetype)
     return pfn
 
 
-def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx: int) -> bool:
+def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx: int, alloc_cma: bool = False) -> bool:
     """
     Whether an allocation leaves the zone above `mark` and finds a block of its order.
 
+    Args:
+        alloc_cma: The allocation may have CMA's pages.
+
     Source: mm/page_alloc.c __zone_watermark_ok() [v4.9]
     """
-    if z.nr_free_pages - ((1 << order) - 1) <= mark + z.lowmem_reserve[classzone_idx]:
+    free_pages = z.nr_free_pages if alloc_cma else z.nr_free_pages - z.nr_free_cma_pages
+    if free_pages - ((1 << order) - 1) <= mark + z.lowmem_reserve[classzone_idx]:
         return False
     if not order:
         return True
@@ -524,7 +553,10 @@ def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx
             for mt in range(MIGRATE_PCPTYPES):
                 if area.free_list[o][mt]:
                     return True
-    return any(area.blocks[mt] for mt in range(MIGRATE_PCPTYPES))
+            if alloc_cma and k.config.CMA and area.free_list[o][MIGRATE_CMA]:
+                return True
+    types = (*range(MIGRATE_PCPTYPES), MIGRATE_CMA) if alloc_cma and k.config.CMA else range(MIGRATE_PCPTYPES)
+    return any(area.blocks[mt] for mt in types)
 
 
 def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int) -> int:
@@ -544,7 +576,8 @@ def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int)
         zone = k.nodes[zone_nid].node_zones[idx]
         if classzone_idx < 0:
             classzone_idx = idx
-        if not __zone_watermark_ok(k, zone, order, zone.watermark[mark], classzone_idx):
+        alloc_cma = gfp.migratetype == MIGRATE_MOVABLE
+        if not __zone_watermark_ok(k, zone, order, zone.watermark[mark], classzone_idx, alloc_cma):
             continue
         pfn = __rmqueue(k, zone, order, gfp.migratetype)
         if pfn >= 0:
@@ -655,7 +688,7 @@ def _early_pfn_in_nid(k: Kernel, start: int, end: int, nid: int) -> Iterator[tup
 
 def zone_init_free_lists(k: Kernel, zone: Zone) -> None:
     """Source: mm/page_alloc.c zone_init_free_lists()"""
-    zone.free_area = FreeArea(k.MAX_ORDER, k.token)
+    zone.free_area = FreeArea(k.MAX_ORDER, len(k.migratetypes), k.token)
 
 
 def init_currently_empty_zone(k: Kernel, zone: Zone, zone_start_pfn: int, size: int) -> None:
@@ -665,7 +698,7 @@ def init_currently_empty_zone(k: Kernel, zone: Zone, zone_start_pfn: int, size: 
     Source: mm/page_alloc.c init_currently_empty_zone() [v4.9]
     """
     pgdat = k.nodes[zone.nid]
-    pgdat.nr_zones = zone.idx + 1
+    pgdat.nr_zones = max(pgdat.nr_zones, zone.idx + 1) if k.tree.zones_chosen_at_online else zone.idx + 1
     zone.zone_start_pfn = zone_start_pfn
     zone_init_free_lists(k, zone)
     zone.initialized = True
@@ -891,7 +924,7 @@ def build_all_zonelists(k: Kernel, pgdat: PglistData | None, zone: Zone | None) 
         build_zonelists(k, k.nodes[nid])
     k.zonelist_generation += 1
     k.vm_total_pages = nr_free_pagecache_pages(k)
-    k.page_group_by_mobility_disabled = k.vm_total_pages < k.pageblock_nr_pages * MIGRATE_TYPES
+    k.page_group_by_mobility_disabled = k.vm_total_pages < k.pageblock_nr_pages * len(k.migratetypes)
     order = "Node" if k.config.NUMA else "Zone"
     grouping = "off" if k.page_group_by_mobility_disabled else "on"
     nodes = len(k.node_states[mmzone.N_ONLINE])

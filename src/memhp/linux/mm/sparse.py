@@ -26,7 +26,7 @@ from memhp.linux.include import mmzone
 from memhp.linux.include.memory_model import page_ranges_rw
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import MemSection
-from memhp.linux.mm import sparse_vmemmap
+from memhp.linux.mm import memblock, sparse_vmemmap
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -88,6 +88,16 @@ def memory_present(k: Kernel, nid: int, start: int, end: int) -> None:
             ms.section_mem_map = mmzone.SECTION_MARKED_PRESENT | online
 
 
+def memblocks_present(k: Kernel) -> None:
+    """
+    Note the sections of all boot memory, NOMAP or not.
+
+    Source: mm/sparse.c memblocks_present() [v5.10, v6.1, v6.12]
+    """
+    for start, end, nid in memblock.for_each_mem_pfn_range(k):
+        memory_present(k, nid if memblock._numa_valid_node(nid) else 0, start, end)
+
+
 def sparse_early_nid(ms: MemSection) -> int:
     """Source: mm/sparse.c sparse_early_nid()"""
     return ms.early_nid
@@ -127,8 +137,10 @@ def sparse_init(k: Kernel) -> None:
         ms = k.section_rw(nr)
         ms.usage_from_boot = True
         sparse_init_one_section(k, ms, 0, early)
-    if k.tree.has_subsections:
-        subsection_map_init(k)
+    if k.tree.has_subsections and not k.tree.free_area_init:
+        for region in k.memblock.memory.regions:
+            pfn, end_pfn = region.base >> k.PAGE_SHIFT, -(-(region.base + region.size) >> k.PAGE_SHIFT)
+            subsection_map_init(k, pfn, end_pfn - pfn)
 
 
 def sparse_add_one_section(k: Kernel, nid: int, start_pfn: int) -> None:
@@ -164,15 +176,18 @@ def _subsection_mask(k: Kernel, pfn: int, nr_pages: int) -> int:
     return ((1 << (last - first + 1)) - 1) << first
 
 
-def subsection_map_init(k: Kernel) -> None:
-    """Mark the sub-sections that memblock calls memory. Source: mm/sparse.c subsection_map_init() [v5.3]"""
-    for region in k.memblock.memory.regions:
-        pfn, end = region.base >> k.PAGE_SHIFT, -(-(region.base + region.size) >> k.PAGE_SHIFT)
-        while pfn < end:
-            stop = min(end, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
-            ms = k.section_rw(mmzone.pfn_to_section_nr(k, pfn))
-            ms.subsection_map |= _subsection_mask(k, pfn, stop - pfn)
-            pfn = stop
+def subsection_map_init(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Mark the sub-sections of a range of boot memory as in use.
+
+    Source: mm/sparse.c subsection_map_init() [v5.3], sparse_init_subsection_map() [v6.12]
+    """
+    end = pfn + nr_pages
+    while pfn < end:
+        stop = min(end, pfn - pfn % k.PAGES_PER_SECTION + k.PAGES_PER_SECTION)
+        ms = k.section_rw(mmzone.pfn_to_section_nr(k, pfn))
+        ms.subsection_map |= _subsection_mask(k, pfn, stop - pfn)
+        pfn = stop
 
 
 def fill_subsection_map(k: Kernel, ms: MemSection, pfn: int, nr_pages: int) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.mm_types import KIND, NODE, ZONE
-from memhp.linux.include.mmzone import MIGRATE_NAMES, MIGRATE_TYPES, Zone
+from memhp.linux.include.mmzone import MIGRATE_NAMES, Zone
 from memhp.linux.include.page_flags import (
     KIND_ANON,
     KIND_FILE,
@@ -174,7 +174,7 @@ def pagetypeinfo_show(k: Kernel) -> str:
     out = [f"Page block order: {k.pageblock_order}\n", f"Pages per block:  {k.pageblock_nr_pages}\n", "\n"]
     out.append(f"{'Free pages count per migrate type at order':<43} " + "".join(f"{o:6} " for o in range(k.MAX_ORDER)) + "\n")
     for zone in _populated(k):
-        for mtype in range(MIGRATE_TYPES):
+        for mtype in k.migratetypes:
             out.append(f"Node {zone.nid:4}, zone {zone.name:>8}, type {MIGRATE_NAMES[mtype]:>12} ")
             area = zone.free_area
             for order in range(k.MAX_ORDER):
@@ -183,16 +183,18 @@ def pagetypeinfo_show(k: Kernel) -> str:
                     count = len(area.blocks[mtype]) if order == k.MAX_ORDER - 1 else len(area.free_list[order][mtype])
                 out.append(f"{count:6} ")
             out.append("\n")
-    out.append("\n" + f"{'Number of blocks type ':<23}" + "".join(f"{name:>12} " for name in MIGRATE_NAMES) + "\n")
+    names = [MIGRATE_NAMES[mtype] for mtype in k.migratetypes]
+    out.append("\n" + f"{'Number of blocks type ':<23}" + "".join(f"{name:>12} " for name in names) + "\n")
     for zone in _populated(k):
-        counts = _block_counts(k, zone)
+        by_type = _block_counts(k, zone)
+        counts = [by_type[mtype] for mtype in k.migratetypes]
         out.append(f"Node {zone.nid}, zone {zone.name:>8} " + "".join(f"{count:12} " for count in counts) + "\n")
     return "".join(out)
 
 
 def _block_counts(k: Kernel, zone: Zone) -> list[int]:
     """Count the pageblocks of a zone by migratetype. Source: mm/vmstat.c pagetypeinfo_showblockcount_print()"""
-    counts = [0] * MIGRATE_TYPES
+    counts = [0] * len(k.migratetypes)
     blocks = k.pageblock_nr_pages
     pfn, end = zone.zone_start_pfn, mmzone.zone_end_pfn(zone)
     while pfn < end:
@@ -203,7 +205,7 @@ def _block_counts(k: Kernel, zone: Zone) -> list[int]:
             first = (pfn & (k.PAGES_PER_SECTION - 1)) // blocks
             last = ((stop - 1) & (k.PAGES_PER_SECTION - 1)) // blocks + 1
             if isinstance(usemap, bytearray):
-                for mtype in range(MIGRATE_TYPES):
+                for mtype in range(len(counts)):
                     counts[mtype] += usemap[first:last].count(mtype)
             elif usemap is not None:
                 counts[usemap] += last - first
@@ -222,7 +224,7 @@ def pagetypeinfo_showblockcount_print(k: Kernel, zone: Zone) -> tuple[int, ...]:
 
     Source: mm/vmstat.c pagetypeinfo_showblockcount_print() [v4.9]
     """
-    count = [0] * MIGRATE_TYPES
+    count = [0] * len(k.migratetypes)
     for pfn in range(zone.zone_start_pfn, mmzone.zone_end_pfn(zone), k.pageblock_nr_pages):
         if not mmzone.pfn_valid(k, pfn):
             continue

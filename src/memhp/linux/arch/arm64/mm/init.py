@@ -17,12 +17,15 @@ from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE
 from memhp.linux.include.mmzone import EARLY, INRANGE, SUB, UPPER, VALID, Choose, Definition
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.kconfig import Kconfig
-from memhp.linux.mm import memblock, sparse
+from memhp.linux.kernel.dma import contiguous
+from memhp.linux.mm import memblock, mm_init, sparse
 from memhp.linux.tree import Tree
 from memhp.units import GIB
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
+
+U32_MAX = (1 << 32) - 1
 
 A0 = Definition("A0", "arm64, v4.6 to v4.18", (memblock.MAP,))
 A1 = Definition("A1", "arm64, v4.19 and v4.20", (UPPER, memblock.MAP))
@@ -102,6 +105,48 @@ def max_zone_dma_phys(k: Kernel) -> int:
 
 
 def zone_sizes_init(k: Kernel) -> list[int]:
-    """Return the upper pfn of each zone. Source: arch/arm64/mm/init.c zone_sizes_init() [v4.9]"""
+    """
+    Return the upper pfn of each zone.
+
+    Source: arch/arm64/mm/init.c zone_sizes_init() [all]
+    """
+    if k.tree.arm64_zone_dma_by_firmware:
+        return _zone_sizes_init_v5_11(k)
+    return _zone_sizes_init_v4_9(k)
+
+
+def max_zone_phys(k: Kernel, zone_limit: int) -> int:
+    """Cut a limit, inclusive, at the end of RAM; returns one past it. Source: arch/arm64/mm/init.c max_zone_phys() [v6.12]"""
+    return min(zone_limit, memblock.memblock_end_of_DRAM(k) - 1) + 1
+
+
+def _zone_sizes_init_v5_11(k: Kernel) -> list[int]:
+    """
+    ZONE_DMA ends where firmware says that devices stop reading, here nowhere; at 4 GiB at last, if RAM begins below.
+
+    Source: arch/arm64/mm/init.c zone_sizes_init() [v5.10, v6.1, v6.12]
+    """
+    low = memblock.memblock_start_of_DRAM(k) < U32_MAX
+    arm64_dma_phys_limit = max_zone_phys(k, U32_MAX if low else (1 << 64) - 1)
+    top = {
+        "DMA": arm64_dma_phys_limit >> k.PAGE_SHIFT, "DMA32": max_zone_phys(k, U32_MAX) >> k.PAGE_SHIFT, "Normal": k.max_pfn}
+    return [top.get(name, 0) for name in k.config.zones]
+
+
+def bootmem_init(k: Kernel) -> None:
+    """
+    Sections, zones, CMA.
+
+    Source: arch/arm64/mm/init.c bootmem_init() [v5.10, v6.1, v6.12]
+    """
+    sparse.memblocks_present(k)
+    sparse.sparse_init(k)
+    limits = zone_sizes_init(k)
+    mm_init.free_area_init(k, limits)
+    contiguous.dma_contiguous_reserve(k, limits[0] << k.PAGE_SHIFT)
+
+
+def _zone_sizes_init_v4_9(k: Kernel) -> list[int]:
+    """Source: arch/arm64/mm/init.c zone_sizes_init() [v4.9]"""
     top = {"DMA": max_zone_dma_phys(k) >> k.PAGE_SHIFT, "Normal": k.max_pfn}
     return [top.get(name, 0) for name in k.config.zones]

@@ -19,7 +19,7 @@ from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.memory_model import pfn_to_page
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.numa import MAX_NUMNODES
-from memhp.linux.mm import memblock, memory_hotplug, sparse, sparse_vmemmap
+from memhp.linux.mm import memblock, memory_hotplug, mm_init, sparse, sparse_vmemmap
 from memhp.units import GIB, KIB, MIB
 
 if TYPE_CHECKING:
@@ -95,6 +95,17 @@ def zone_sizes_init(k: Kernel) -> list[int]:
         "Normal": k.max_low_pfn,
     }
     return [top.get(name, 0) for name in k.config.zones]
+
+
+def bootmem_init(k: Kernel) -> None:
+    """
+    Sections and zones. x86_64 has no CMA area of its own accord.
+
+    Source: arch/x86/mm/init_64.c paging_init() [v5.10, v6.1, v6.12]
+    """
+    sparse.memblocks_present(k)
+    sparse.sparse_init(k)
+    mm_init.free_area_init(k, zone_sizes_init(k))
 
 
 def probe_memory_block_size(k: Kernel) -> int:
