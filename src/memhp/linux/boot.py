@@ -22,6 +22,7 @@ from memhp.linux.arch.arm64 import ARM64
 from memhp.linux.arch.arm64.mm import init as arm64_init
 from memhp.linux.arch.arm64.mm import mmu as arm64_mmu
 from memhp.linux.arch.x86 import X86_64
+from memhp.linux.bug import printk
 from memhp.linux.drivers.base import memory, node
 from memhp.linux.include import mmzone
 from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_KERNEL_RECLAIMABLE, Gfp
@@ -169,8 +170,13 @@ def setup_arch(k: Kernel) -> None:
     Source: arch/*/kernel/setup.c setup_arch()
     """
     for name, value in k.cmdline.items():
-        if name == "memhp_default_state" and value in ("online", "offline"):
+        if name == "memhp_default_state" and value in ("online", "offline") and not k.tree.default_online_types:
             k.memhp_auto_online = value == "online"
+        elif name == "memhp_default_state":
+            online_type = memory.mhp_online_type_from_str(value)
+            k.mhp_default_online_type = k.mhp_default_online_type if online_type is None else online_type
+        elif name.startswith("memory_hotplug."):
+            _set_parameter(k, name.removeprefix("memory_hotplug."), value)
         elif name == "movable_node":
             k.movable_node_enabled = k.config.MOVABLE_NODE or not k.tree.config_movable_node
     k.arch.setup_memory(k)
@@ -207,6 +213,21 @@ def _init_nodes(k: Kernel) -> None:
     k.nodes = {nid: PglistData(nid, k.config.zones) for nid in sorted(made)}
     k.node_states = {
         N_POSSIBLE: frozenset(possible), N_ONLINE: frozenset(nids), N_NORMAL_MEMORY: frozenset(), N_MEMORY: frozenset()}
+
+
+def _set_parameter(k: Kernel, name: str, value: str) -> None:
+    """Give memory_hotplug a parameter; a value it does not take is ignored. Source: kernel/params.c parse_one()"""
+    setters = {"memmap_on_memory": memory_hotplug.set_memmap_mode} if k.config.MHP_MEMMAP_ON_MEMORY else {}
+    if k.tree.auto_movable:
+        setters["online_policy"] = memory_hotplug.set_online_policy
+        setters["auto_movable_ratio"] = memory_hotplug._set_auto_movable_ratio
+        setters["auto_movable_numa_aware"] = memory_hotplug._set_auto_movable_numa_aware
+    if name not in setters or not k.tree.memmap_on_memory:
+        return
+    try:
+        setters[name](k, value)
+    except KernelError:
+        printk(k.log, f"memory_hotplug: `{value}' invalid for parameter `{name}'")
 
 
 def _reserve_tables(k: Kernel) -> None:

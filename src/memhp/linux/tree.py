@@ -77,10 +77,22 @@ class Tree:
         "v5.12", "", "the struct pages of holes in boot memory are initialised and reserved, linked to the zone around them")
     nodes_always_have_data: bool = since(
         "v5.18", "", "every possible node has its data from boot on, also one without memory")
-    removable_is_constant: bool = since(
-        "v5.8", "", "removable says 1 wherever memory can be removed at all")
     cma_pageblock_aligned: bool = since(
         "v5.18", "", "CMA areas are aligned to a pageblock, not to the largest free block")
+
+    # fs/proc/page.c
+    page_readers_ask_online: bool = since(
+        "v5.4", "aad5f69bc161", "fs/proc/page.c: don't access uninitialized memmaps in fs/proc/page.c")
+    page_tables_have_a_type: bool = since(
+        "v4.18", "1d40a5ea01d5", "mm: mark pages in use for page tables")
+
+    # mm/page_alloc.c. Read off the sources of v4.9, v6.1 and v6.12.
+    zonelists_of_populated: bool = since(
+        "v6.1", "", "zonelists have the zones with present pages, not those with managed ones")
+    prints_fallback_order: bool = since(
+        "v5.16", "", "\"Fallback order for Node N:\" is logged whenever zonelists are built")
+    memoryless_node_is_skipped: bool = since(
+        "v6.7", "", "a node without memory does not head its own zonelist")
 
     # mm/memory_hotplug.c, drivers/base/memory.c
     zones_chosen_at_online: bool = since(
@@ -107,6 +119,8 @@ class Tree:
         "v5.18", "395f6081bad4", "a memory block knows its zone; blocks in several zones cannot go offline")
     memory_block_counts_poison: bool = since(
         "v6.2", "5033091de814", "a memory block with poisoned pages does not go online again")
+    memmap_on_memory_force: bool = since(
+        "v6.6", "2d1f649c7c08", "memmap_on_memory=force rounds memmaps up to whole pageblocks")
     memmap_on_memory_per_block: bool = since(
         "v6.8", "6b8f0798b85a", "each block of a device has its memmap on itself; where that cannot be, it lies elsewhere")
     prepare_online_notifier: bool = since(

@@ -18,21 +18,26 @@ from memhp.errors import KernelError
 from memhp.linux.drivers.base import memory, node
 from memhp.linux.fs.proc import meminfo, page
 from memhp.linux.include import mmzone
+from memhp.linux.include.memory import MemoryBlock
 from memhp.linux.include.mmzone import N_NORMAL_MEMORY, N_ONLINE
 from memhp.linux.kernel import resource
-from memhp.linux.mm import memblock, vmstat
+from memhp.linux.mm import memblock, memory_hotplug, vmstat
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 MEMORY = "/sys/devices/system/memory"
 NODE = "/sys/devices/system/node"
+PARAMETERS = ("sys", "module", "memory_hotplug", "parameters")
 
 Show = Callable[["Kernel"], str]
 Store = Callable[["Kernel", str], None]
 Binary = Callable[["Kernel", int, int], bytes]
 
-_BLOCK_SHOW = {
+BlockShow = Callable[["Kernel", MemoryBlock], str]
+BlockStore = Callable[["Kernel", MemoryBlock, str], None]
+
+_BLOCK_SHOW_V4_9: dict[str, BlockShow] = {
     "online": memory.show_online,
     "phys_device": memory.show_phys_device,
     "phys_index": memory.show_mem_start_phys_index,
@@ -40,7 +45,10 @@ _BLOCK_SHOW = {
     "state": memory.show_mem_state,
     "valid_zones": memory.show_valid_zones,
 }
-_BLOCK_STORE = {"state": memory.store_mem_state, "online": memory.store_online}
+_BLOCK_STORE_V4_9: dict[str, BlockStore] = {"state": memory.store_mem_state, "online": memory.store_online}
+_BLOCK_SHOW_V5_7: dict[str, BlockShow] = {
+    **_BLOCK_SHOW_V4_9, "removable": memory.removable_show, "valid_zones": memory.valid_zones_show}
+_BLOCK_STORE_V5_7: dict[str, BlockStore] = {"state": memory.state_store, "online": memory.store_online}
 _PROC: dict[str, Show] = {
     "buddyinfo": vmstat.frag_show,
     "cmdline": lambda k: " ".join(f"{name}={value}" if value else name for name, value in k.cmdline.items()) + "\n",
@@ -78,10 +86,17 @@ def _is_file(k: Kernel, parts: tuple[str, ...]) -> bool:
     return _file(k, parts) is not None or (len(parts) == 2 and parts[0] == "proc" and parts[1] in _PROC_BINARY)
 
 
+def _block_show(k: Kernel) -> dict[str, BlockShow]:
+    """What shows the attributes of a block. Source: drivers/base/memory.c memory_memblk_attrs[]"""
+    return _BLOCK_SHOW_V5_7 if k.tree.default_online_types else _BLOCK_SHOW_V4_9
+
+
 def _memory_root(k: Kernel) -> dict[str, tuple[Show | None, Store | None]]:
     """The bus attributes of memory. Source: drivers/base/memory.c memory_root_attrs[]"""
     files: dict[str, tuple[Show | None, Store | None]] = {
-        "auto_online_blocks": (memory.show_auto_online_blocks, memory.store_auto_online_blocks),
+        "auto_online_blocks": (
+            (memory.auto_online_blocks_show, memory.auto_online_blocks_store) if k.tree.default_online_types
+            else (memory.show_auto_online_blocks, memory.store_auto_online_blocks)),
         "block_size_bytes": (memory.print_block_size, None),
         "uevent": (None, lambda k, text: None),
     }
@@ -94,10 +109,10 @@ def _block_file(k: Kernel, block_id: int, name: str) -> tuple[Show | None, Store
     """An attribute of a memory block, or None. Source: drivers/base/memory.c memory_memblk_attrs[]"""
     if name == "uevent":
         return lambda k: "", lambda k, text: None
-    show = _BLOCK_SHOW.get(name)
+    show = _block_show(k).get(name)
     if show is None or (name == "valid_zones" and not k.config.MEMORY_HOTREMOVE):
         return None
-    store = _BLOCK_STORE.get(name)
+    store = (_BLOCK_STORE_V5_7 if k.tree.default_online_types else _BLOCK_STORE_V4_9).get(name)
 
     def shown(k: Kernel) -> str:
         return show(k, k.memory_blocks[block_id])
@@ -109,6 +124,20 @@ def _block_file(k: Kernel, block_id: int, name: str) -> tuple[Show | None, Store
     return shown, stored if store is not None else None
 
 
+def _parameters(k: Kernel) -> dict[str, tuple[Show | None, Store | None]]:
+    """The parameters of memory_hotplug; none before v5.14. Source: mm/memory_hotplug.c module_param()"""
+    files: dict[str, tuple[Show | None, Store | None]] = {}
+    if k.tree.memmap_on_memory and k.config.MHP_MEMMAP_ON_MEMORY:
+        files["memmap_on_memory"] = memory_hotplug.get_memmap_mode, None
+    if k.tree.auto_movable:
+        files["online_policy"] = memory_hotplug.get_online_policy, memory_hotplug.set_online_policy
+        files["auto_movable_ratio"] = lambda k: f"{k.auto_movable_ratio}\n", memory_hotplug._set_auto_movable_ratio
+        if k.config.NUMA:
+            files["auto_movable_numa_aware"] = (
+                lambda k: "Y\n" if k.auto_movable_numa_aware else "N\n", memory_hotplug._set_auto_movable_numa_aware)
+    return files
+
+
 def _node_root(k: Kernel) -> dict[str, Show]:
     """The state files of the node bus. Source: drivers/base/node.c node_state_attrs[]"""
     files: dict[str, Show] = {
@@ -117,7 +146,7 @@ def _node_root(k: Kernel) -> dict[str, Show]:
         "online": lambda k: _node_list(k.node_states[N_ONLINE]),
         "possible": lambda k: _node_list(k.node_states[mmzone.N_POSSIBLE]),
     }
-    if k.config.MOVABLE_NODE:
+    if k.config.MOVABLE_NODE or not k.tree.config_movable_node:
         files["has_memory"] = lambda k: _node_list(k.node_states[mmzone.N_MEMORY])
     return files
 
@@ -154,6 +183,11 @@ def _directory(k: Kernel, parts: tuple[str, ...]) -> list[str] | None:
         tree[("sys", "kernel")] = ["debug"]
         tree[("sys", "kernel", "debug")] = ["memblock"]
         tree[("sys", "kernel", "debug", "memblock")] = ["memory", "reserved"]
+    if _parameters(k):
+        tree["sys",] = [*tree["sys",], "module"]
+        tree["sys", "module"] = ["memory_hotplug"]
+        tree["sys", "module", "memory_hotplug"] = ["parameters"]
+        tree[PARAMETERS] = list(_parameters(k))
     if parts in tree:
         return sorted(tree[parts])
     if parts[:3] != ("sys", "devices", "system") or len(parts) < 4:
@@ -166,7 +200,7 @@ def _directory(k: Kernel, parts: tuple[str, ...]) -> list[str] | None:
         if block not in k.memory_blocks:
             return None
         if len(rest) == 1:
-            names = [name for name in (*_BLOCK_SHOW, "uevent") if _block_file(k, block, name) is not None]
+            names = [name for name in (*_block_show(k), "uevent") if _block_file(k, block, name) is not None]
             return sorted([*names, "subsystem", *(f"node{nid}" for nid in k.memory_blocks[block].nodes)])
         nid = _number(rest[1], "node")
         if nid in k.memory_blocks[block].nodes:
@@ -193,10 +227,12 @@ def _file(k: Kernel, parts: tuple[str, ...]) -> tuple[Show | None, Store | None]
     """The show and store functions of a text file, or None if there is no such file. Source: none"""
     if len(parts) == 6 and parts[3] == "memory" and parts[:3] == ("sys", "devices", "system"):
         block = _number(parts[4], "memory")
-        if block in k.memory_blocks and parts[5] in _BLOCK_SHOW:
+        if block in k.memory_blocks and parts[5] in _block_show(k):
             return _block_file(k, block, parts[5])
     if len(parts) == 2 and parts[0] == "proc" and parts[1] in _PROC:
         return _PROC[parts[1]], None
+    if parts[:4] == PARAMETERS and len(parts) == 5:
+        return _parameters(k).get(parts[4])
     if parts[:4] == ("sys", "kernel", "debug", "memblock") and len(parts) == 5 and _has_debugfs_memblock(k):
         if parts[4] == "memory":
             return lambda k: memblock.memblock_debug_show(k, k.memblock.memory), None

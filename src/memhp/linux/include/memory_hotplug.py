@@ -7,6 +7,7 @@ Source: include/linux/memory_hotplug.h [v4.9, v5.12, v6.12].
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,3 +68,35 @@ def pfn_to_online_page(k: Kernel, pfn: int) -> int | None:
         if mmzone.TAINT.test(k, pfn) and any(start <= pfn < end for start, end in k.dev_pagemaps):
             return None
     return pfn_to_page(k, pfn)
+
+
+def _online_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """Cut [start, end) where pfn_to_online_page() changes its mind: (start, end, whether it gives a page). Source: none"""
+    for first, stop, online in _runs(k, start, end):
+        if online and k.config.HAVE_ARCH_PFN_VALID:
+            yield from mmzone.pfn_valid_runs(k, first, stop)
+        else:
+            yield first, stop, online
+
+
+def _runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+    """What sections and sub-sections say of _online_runs(), neighbours joined. Source: none"""
+    step = 1 << mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT if k.tree.has_subsections else k.PAGES_PER_SECTION
+    whole = (1 << k.PAGES_PER_SECTION // step) - 1
+    begin, last = start, False
+    pfn = start
+    while pfn < end:
+        section = k.mem_section.get(pfn >> k.PFN_SECTION_SHIFT)
+        edge = (pfn | k.PAGES_PER_SECTION - 1) + 1
+        plain = not mmzone.online_section(section) or (
+            section is not None and not section.section_mem_map & mmzone.SECTION_TAINT_ZONE_DEVICE
+            and (not k.tree.has_taint_sections or section.subsection_map == whole))
+        stop = min(end, edge if plain else (pfn | step - 1) + 1)
+        online = mmzone.online_section(section) if plain else pfn_to_online_page(k, pfn) is not None
+        if online != last:
+            if begin < pfn:
+                yield begin, pfn, last
+            begin, last = pfn, online
+        pfn = stop
+    if begin < end:
+        yield begin, end, last

@@ -20,7 +20,7 @@ Source: mm/memory_hotplug.c [v4.9, v5.10, v6.1, v6.12].
 
 from __future__ import annotations
 
-from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOMEM, EPERM
+from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOMEM, EPERM, ERANGE
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ from memhp.linux.include.memory import (
 )
 from memhp.linux.include.memory_hotplug import (
     MEMMAP_ON_MEMORY_DISABLE,
+    MEMMAP_ON_MEMORY_ENABLE,
     MEMMAP_ON_MEMORY_FORCE,
     MHP_MEMMAP_ON_MEMORY,
     MHP_MERGE_RESOURCE,
@@ -100,6 +101,83 @@ def mem_hotplug_begin(k: Kernel) -> None:
 def mem_hotplug_done(k: Kernel) -> None:
     """Source: mm/memory_hotplug.c mem_hotplug_done() [v4.9]"""
     sched.mutex_unlock(k.mem_hotplug_lock)
+
+
+# Parameters
+
+
+def set_memmap_mode(k: Kernel, val: str) -> None:
+    """
+    memmap_on_memory=, at boot only: a truth value, since v6.6 also "force".
+
+    Raises:
+        KernelError: EINVAL for another word.
+
+    Source: mm/memory_hotplug.c set_memmap_mode() [v6.6]; a plain bool before
+    """
+    if k.tree.memmap_on_memory_force and val in ("force", "FORCE"):
+        k.memmap_mode = MEMMAP_ON_MEMORY_FORCE
+        size = k.arch.memory_block_size_bytes(k)
+        nr_pages = -(-(size >> k.PAGE_SHIFT) * SIZEOF_STRUCT_PAGE // k.PAGE_SIZE)
+        waste = -nr_pages % k.pageblock_nr_pages
+        printk_once(k.log, f"Memory hotplug will waste {waste} pages in each memory block")
+        return
+    k.memmap_mode = MEMMAP_ON_MEMORY_ENABLE if _kstrtobool(val) else MEMMAP_ON_MEMORY_DISABLE
+
+
+def get_memmap_mode(k: Kernel) -> str:
+    """Source: mm/memory_hotplug.c get_memmap_mode() [v6.6]"""
+    if k.memmap_mode == MEMMAP_ON_MEMORY_FORCE:
+        return "force\n"
+    return "Y\n" if k.memmap_mode else "N\n"
+
+
+def set_online_policy(k: Kernel, val: str) -> None:
+    """
+    A write to online_policy.
+
+    Raises:
+        KernelError: EINVAL for another word than contig-zones or auto-movable.
+
+    Source: mm/memory_hotplug.c set_online_policy() [v5.15]
+    """
+    word = val.split("\0", 1)[0].removesuffix("\n")
+    if word not in ("contig-zones", "auto-movable"):
+        raise KernelError(EINVAL, f"{val.strip()!r} is neither contig-zones nor auto-movable")
+    k.online_policy = word
+
+
+def get_online_policy(k: Kernel) -> str:
+    """Source: mm/memory_hotplug.c get_online_policy() [v5.15]"""
+    return f"{k.online_policy}\n"
+
+
+def _set_auto_movable_ratio(k: Kernel, val: str) -> None:
+    """A write to auto_movable_ratio: an unsigned int, in percent. Source: kernel/params.c param_set_uint()"""
+    ratio = memory.kstrtoull(val)
+    if ratio >> 32:
+        raise KernelError(ERANGE, f"{val.strip()} needs more than 32 bits")
+    k.auto_movable_ratio = ratio
+
+
+def _set_auto_movable_numa_aware(k: Kernel, val: str) -> None:
+    """A write to auto_movable_numa_aware. Source: kernel/params.c param_set_bool()"""
+    k.auto_movable_numa_aware = _kstrtobool(val)
+
+
+def _kstrtobool(val: str) -> bool:
+    """
+    Raises:
+        KernelError: EINVAL.
+
+    Source: lib/kstrtox.c kstrtobool()
+    """
+    word = val[:2].lower()
+    if word[:1] in ("1", "y", "t") or word == "on" or not val:
+        return True
+    if word[:1] in ("0", "n", "f") or word == "of":
+        return False
+    raise KernelError(EINVAL, f"{val.strip()!r} is neither true nor false")
 
 
 # Zone spans

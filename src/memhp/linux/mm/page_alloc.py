@@ -851,25 +851,56 @@ def nr_free_pagecache_pages(k: Kernel) -> int:
 
 
 def build_zonelists_node(k: Kernel, pgdat: PglistData) -> list[tuple[int, int]]:
-    """The zones of one node that have pages, highest first. Source: build_zonelists_node(), check_highest_zone()"""
+    """
+    The zones of one node that have pages, highest first.
+
+    Source: mm/page_alloc.c build_zonelists_node() [v4.9], build_zonerefs_node() [v6.1]; check_highest_zone()
+    """
     found = []
+    has_pages = mmzone.populated_zone if k.tree.zonelists_of_populated else mmzone.managed_zone
     for zone in reversed(pgdat.node_zones):
-        if mmzone.managed_zone(zone):
+        if has_pages(zone):
             found.append((pgdat.node_id, zone.idx))
             if zone.idx > k.policy_zone and zone.idx != k.ZONE_MOVABLE:
                 k.policy_zone = zone.idx
     return found
 
 
+def find_next_best_node(k: Kernel, node: int, used_node_mask: set[int]) -> int:
+    """
+    Return the node to fall back to next, or -1: the node itself, then others with memory, the next by number first.
+
+    Source: mm/page_alloc.c find_next_best_node() [v4.9, v6.7], with all nodes equally far
+    """
+    memory = k.node_states[mmzone.N_MEMORY]
+    if node not in used_node_mask and (not k.tree.memoryless_node_is_skipped or node in memory):
+        used_node_mask.add(node)
+        return node
+    left = [n for n in memory if n not in used_node_mask]
+    if not left:
+        return -1
+    best = min(left, key=lambda n: (n < node, n))
+    used_node_mask.add(best)
+    return best
+
+
 def build_zonelists(k: Kernel, pgdat: PglistData) -> None:
     """
-    Order the zones a node allocates from: its own, then the others' by number.
+    Order the zones a node allocates from: its own, then the others'.
 
-    Source: mm/page_alloc.c build_zonelists() [v4.9], without node distances
+    Source: mm/page_alloc.c build_zonelists() [v4.9, v5.16]
     """
-    nids = sorted(nid for nid in k.nodes if nid in k.node_states[mmzone.N_ONLINE])
-    order = [pgdat.node_id, *(n for n in nids if n > pgdat.node_id), *(n for n in nids if n < pgdat.node_id)]
-    pgdat.node_zonelist = tuple(entry for nid in order for entry in build_zonelists_node(k, k.nodes[nid]))
+    if not k.tree.zones_chosen_at_online:
+        nids = sorted(nid for nid in k.nodes if nid in k.node_states[mmzone.N_ONLINE])
+        node_order = [pgdat.node_id, *(n for n in nids if n > pgdat.node_id), *(n for n in nids if n < pgdat.node_id)]
+    else:
+        used: set[int] = set()
+        node_order = []
+        while (nid := find_next_best_node(k, pgdat.node_id, used)) >= 0:
+            node_order.append(nid)
+        if k.tree.prints_fallback_order and k.config.NUMA:
+            printk(k.log, f"Fallback order for Node {pgdat.node_id}: " + "".join(f"{nid} " for nid in node_order))
+    pgdat.node_zonelist = tuple(entry for nid in node_order for entry in build_zonelists_node(k, k.nodes[nid]))
 
 
 def zone_batchsize(k: Kernel, zone: Zone) -> int:
@@ -928,7 +959,8 @@ def build_all_zonelists(k: Kernel, pgdat: PglistData | None, zone: Zone | None) 
     order = "Node" if k.config.NUMA else "Zone"
     grouping = "off" if k.page_group_by_mobility_disabled else "on"
     nodes = len(k.node_states[mmzone.N_ONLINE])
-    printk(k.log, f"Built {nodes} zonelists in {order} order, mobility grouping {grouping}.  Total pages: {k.vm_total_pages}")
+    how = "" if k.tree.zones_chosen_at_online else f" in {order} order"
+    printk(k.log, f"Built {nodes} zonelists{how}, mobility grouping {grouping}.  Total pages: {k.vm_total_pages}")
     if k.config.NUMA:
         printk(k.log, f"Policy zone: {k.config.zones[k.policy_zone]}")
 

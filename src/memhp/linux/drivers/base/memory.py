@@ -266,13 +266,7 @@ def show_mem_start_phys_index(k: Kernel, mem: MemoryBlock) -> str:
 
 
 def show_mem_removable(k: Kernel, mem: MemoryBlock) -> str:
-    """
-    Whether a block could go offline. Later trees do not guess.
-
-    Source: drivers/base/memory.c show_mem_removable() [v4.9], removable_show() [v5.8]
-    """
-    if k.tree.removable_is_constant:
-        return f"{int(k.config.MEMORY_HOTREMOVE)}\n"
+    """Source: drivers/base/memory.c show_mem_removable() [v4.9]"""
     for nr in range(mem.start_section_nr, mem.start_section_nr + k.sections_per_block):
         if not mmzone.present_section_nr(k, nr):
             continue
@@ -295,10 +289,8 @@ def show_valid_zones(k: Kernel, mem: MemoryBlock) -> str:
     """
     The zone a block is in, and those it could be shifted to.
 
-    Source: drivers/base/memory.c show_valid_zones() [v4.9], valid_zones_show() [v5.18]
+    Source: drivers/base/memory.c show_valid_zones() [v4.9]
     """
-    if k.tree.memory_block_keeps_zone and mem.state == MEM_ONLINE:
-        return f"{k.zone(*mem.zone).name if mem.zone is not None else 'none'}\n"
     start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
     nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
     if not memory_hotplug.test_pages_in_a_zone(k, start_pfn, start_pfn + nr_pages):

@@ -5,27 +5,31 @@
 A read that begins beyond max_pfn is not cut off there: the subtraction in C wraps, so it goes on. Only a read that begins at
 max_pfn exactly sees the end. (Recorded on the arm64 kernels, where hot-add does not raise max_pfn.)
 
-Source: fs/proc/page.c [v4.9].
+Since v5.4 a page is shown only if pfn_to_online_page() gives it, and the files end where the section of max_pfn does.
+
+Source: fs/proc/page.c [v4.9, v6.12].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from errno import EINVAL
 from struct import pack
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
-from memhp.linux.include import mmzone
+from memhp.linux.include import memory_hotplug, mmzone
 from memhp.linux.include.memory_model import COMPOUND_HEAD, Piece, fault_on_page, page_ranges
 from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.page_flags import (
     KIND_ANON,
     KIND_FILE,
     KIND_KERNEL,
+    KIND_PAGE_TABLE,
     KIND_SLAB,
     PG_HWPOISON,
     PG_LRU,
+    PG_OFFLINE,
     PG_PRIVATE,
     PG_RESERVED,
     PG_SLAB,
@@ -38,8 +42,9 @@ if TYPE_CHECKING:
 KPMSIZE = 8
 KPF_BUDDY = 10
 KPF_NOPAGE = 20
+KPF_PGTABLE = 26
 
-_FLAG_BITS = ((PG_LRU, 5), (PG_SLAB, 7), (PG_HWPOISON, 19), (PG_RESERVED, 32), (PG_PRIVATE, 35))
+_FLAG_BITS = ((PG_LRU, 5), (PG_SLAB, 7), (PG_HWPOISON, 19), (PG_OFFLINE, 23), (PG_RESERVED, 32), (PG_PRIVATE, 35))
 _KIND_BITS = {
     KIND_ANON: 1 << 3 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 12 | 1 << 14,
     KIND_FILE: 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 14,
@@ -48,8 +53,28 @@ _KIND_BITS = {
 }
 
 
+def get_max_dump_pfn(k: Kernel) -> int:
+    """Return where the files end: max_pfn rounded up to a section. Source: fs/proc/page.c get_max_dump_pfn() [v5.6]"""
+    return -(-k.max_pfn // k.PAGES_PER_SECTION) * k.PAGES_PER_SECTION
+
+
+def _page_runs(k: Kernel, first: int, end: int) -> Iterable[tuple[int, int, bool]]:
+    """The runs of [first, end) that have a page to read, and that have none. Source: fs/proc/page.c kpageflags_read()"""
+    if first >= end:
+        return ()
+    if k.tree.page_readers_ask_online:
+        return memory_hotplug._online_runs(k, first, end)
+    return mmzone.pfn_valid_runs(k, first, end)
+
+
 def _span(k: Kernel, offset: int, size: int) -> tuple[int, int]:
     """Return the pfns [first, end) a read covers. Raises KernelError EINVAL. Source: fs/proc/page.c kpageflags_read()"""
+    if k.tree.page_readers_ask_online:
+        if offset % KPMSIZE or (size > 0 and size % KPMSIZE):
+            raise KernelError(EINVAL, f"reads begin and end at multiples of {KPMSIZE} bytes", offset=offset, size=size)
+        first = offset // KPMSIZE
+        left = max(0, get_max_dump_pfn(k) - first)
+        return first, first + (left if size < 0 else min(left, size // KPMSIZE))
     left = (k.max_pfn * KPMSIZE - offset) % (1 << 64)
     count = min(left, size) if size >= 0 else (left if left < 1 << 63 else 0)
     if offset % KPMSIZE or count % KPMSIZE:
@@ -74,6 +99,8 @@ def stable_page_flags(k: Kernel, start: int, end: int) -> Iterator[tuple[int, in
             while stop < high - low and flags[stop] == flag and kinds[stop] == kind and free[stop] == buddy:
                 stop += 1
             bits = _KIND_BITS.get(kind, 0)
+            if kind == KIND_PAGE_TABLE and k.tree.page_tables_have_a_type:
+                bits = 1 << KPF_PGTABLE
             for mask, bit in _FLAG_BITS:
                 if flag & mask:
                     bits |= 1 << bit
@@ -111,7 +138,7 @@ def kpageflags_read(k: Kernel, offset: int, size: int) -> bytes:
     first, end = _span(k, offset, size)
     end = min(end, 1 << 61)
     parts = []
-    for start, stop, valid in mmzone.pfn_valid_runs(k, first, end) if end > first else []:
+    for start, stop, valid in _page_runs(k, first, end):
         if not valid:
             parts.append(pack("<Q", 1 << KPF_NOPAGE) * (stop - start))
             continue
@@ -129,7 +156,7 @@ def kpagecount_read(k: Kernel, offset: int, size: int) -> bytes:
     first, end = _span(k, offset, size)
     end = min(end, 1 << 61)
     out = bytearray()
-    for start, stop, valid in mmzone.pfn_valid_runs(k, first, end) if end > first else []:
+    for start, stop, valid in _page_runs(k, first, end):
         if not valid:
             out += bytes(KPMSIZE * (stop - start))
             continue
