@@ -197,13 +197,14 @@ def test_nothing_is_run_if_a_step_cannot_be() -> None:
         assert machine.state() == before
 
 
-def test_taking_a_block_offline_is_refused_in_words() -> None:
-    """It is not modelled; a block that is offline already is the kernel's EINVAL."""
+def test_taking_a_block_offline() -> None:
+    """Movable memory goes; the kernel's own does not; and a block that is offline already is the kernel's EINVAL."""
     with connect(PC) as machine:
-        with pytest.raises(UsageError, match="step 1: .*not modelled"):
-            list(machine.run([Offline(block=1)]))
-        machine.add()
-        assert [result.errno for result in map(lambda r: r.answer, machine.run([Offline(block=32)]))] == ["EINVAL"]
+        added = machine.add()[0]
+        number = added.block
+        steps = [Offline(block=number), Online(block=number, to="online_movable"), Offline(block=number), Offline(block=0)]
+        assert ["EINVAL", "ok", "ok", "EBUSY"] == [result.answer.word for result in machine.run(steps)]
+        assert "offline" == machine.block(added).state
 
 
 def test_expectations() -> None:

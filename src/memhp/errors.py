@@ -7,7 +7,7 @@ Every exception memhp raises, grouped by what the caller can do.
     MemhpError
     ├── KernelError(OSError)     the kernel said -Exxx, model or real alike
     ├── KernelBugError           it hit BUG_ON or died of an oops; .log holds what it printed
-    │   └── KernelHangError      it waits for a lock that a dead task holds
+    │   └── KernelHangError      it waits for ever: for a lock a dead task holds, for pages to leave
     ├── BackendError             we could not reach it: monitor, console, permission
     ├── UsageError(ValueError)   the call made no sense; says the nearest that would
     ├── ConfigError              this tree, architecture and config cannot exist together
@@ -110,7 +110,7 @@ class KernelBugError(MemhpError):
 
 
 class KernelHangError(KernelBugError):
-    """The task waits for ever: a dead task holds the lock it needs."""
+    """The task waits for ever: a dead task holds the lock it needs, or pages do not leave."""
 
 
 class BackendError(MemhpError):

@@ -79,7 +79,7 @@ def test_usage_errors_leave_the_file_alone(pc: Path) -> None:
             lambda: machine.online(99), lambda: machine.online(0, zone="movible"), lambda: machine.online("d1:0"),
             lambda: machine.plug(0), lambda: machine.plug("3K"), lambda: machine.plug("128M", addr="0x1000"),
             lambda: machine.plug("128M", node=3), lambda: machine.plug("128M", id="a b"),
-            lambda: machine.offline(0), lambda: machine.do(scenario.Unplug(id="d1")),
+            lambda: machine.offline(99), lambda: machine.do(scenario.Unplug(id="d1")),
         ]  # fmt: skip
         for call in calls:
             with pytest.raises(UsageError):

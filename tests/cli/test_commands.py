@@ -162,7 +162,7 @@ def test_run_as_json_ends_with_the_state(sh: Shell, tmp_path: Path) -> None:
         ('[[step]]\ndo = "write"\npath = "/nothing"\ntext = "x"', 1),
         ('[[step]]\ndo = "add"\nstart = 0\nsize = 0', 1),
         ('[[step]]\ndo = "unplug"\nid = "d"', 2),
-        ('[[step]]\ndo = "offline"\nblock = 0', 2),
+        ('[[step]]\ndo = "offline"\nblock = 0', 1),
     ],
 )
 def test_run_exit_codes(sh: Shell, tmp_path: Path, steps: str, code: int) -> None:

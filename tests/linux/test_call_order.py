@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +31,11 @@ LEFT_OUT = {
         "get_page_from_freelist", "__free_pages", "adjust_managed_page_count", "memblock_search", "memblock_is_map_memory",
         "generic_online_page", "__online_page_set_limits", "__online_page_increment_counters", "__online_page_free",
     },
+    "offline": {
+        "free_one_page", "__free_pages_ok", "get_pfnblock_flags_mask", "set_pfnblock_flags_mask", "free_pcppages_bulk",
+        "free_hot_cold_page", "get_page_from_freelist", "__free_pages", "adjust_managed_page_count", "isolate_lru_page",
+        "putback_lru_page", "memblock_search", "memblock_is_map_memory",
+    },
 }  # fmt: skip
 """What the tracer was told to leave out (set_ftrace_notrace): functions called once for each page."""
 
@@ -51,7 +56,7 @@ class Case:
         remedy: As in `remedy=`.
         block: The memory block that appears.
         word: What was written to its state.
-        probe, online: Calls inside one C file that the compiler inlined there, as the comparison is to find them.
+        probe, online, offline: Calls inside one C file that the compiler inlined there, as the comparison is to find them.
     """
 
     recording: str
@@ -60,6 +65,7 @@ class Case:
     word: str = "online"
     probe: tuple[tuple[str, str], ...] = ()
     online: tuple[tuple[str, str], ...] = ()
+    offline: tuple[tuple[str, str], ...] | None = None
 
 
 SETCLR = ("memblock_clear_nomap", "memblock_setclr_flag")
@@ -72,7 +78,7 @@ CASES = (
     Case("v4.9-arm64-rfc/nohack", "nohack", 2, probe=(SETCLR, PAGEBLOCK)),
     Case("v4.9-arm64-rfc/generic", "generic", 2, probe=(PAGEBLOCK,), online=(FREE_PAGES,)),
     Case("v4.9-x86_64/1-probe", "", 16, probe=X86_LOCKS, online=X86_LISTS),
-    Case("v4.9-x86_64/1b-online_movable", "", 16, "online_movable", probe=X86_LOCKS, online=X86_LISTS),
+    Case("v4.9-x86_64/1b-online_movable", "", 16, "online_movable", probe=X86_LOCKS, online=X86_LISTS, offline=X86_LISTS),
 )
 IDS = [case.recording for case in CASES]
 
@@ -110,7 +116,11 @@ def both(case: Case) -> dict[str, Recorder]:
     assert recording.write("0x80000000").result == answer
     online, answer = write(k, f"/sys/devices/system/memory/memory{case.block}/state", case.word)
     assert recording.write(case.word).result == answer
-    return {"probe": probe, "online": online}
+    if case.offline is None:
+        return {"probe": probe, "online": online}
+    offline, answer = write(k, f"/sys/devices/system/memory/memory{case.block}/state", "offline")
+    assert recording.write("offline").result == answer
+    return {"probe": probe, "online": online, "offline": offline}
 
 
 @cache
@@ -150,11 +160,35 @@ def traceable(name: str, what: str) -> set[str]:
     return shown - LEFT_OUT[what]
 
 
+def once(trace: list[Call]) -> list[Call]:
+    """
+    Return a trace of taking a block offline without the first round of migration.
+
+    That round found pages on their way to the LRU lists (per-cpu, which the model does not keep) and put back what it had.
+    """
+    [pages] = trace[0].find("__offline_pages")
+    rounds = [call for call in pages.children if call.name == "do_migrate_range"]
+    assert [["putback_movable_pages"], ["migrate_pages"]] == [
+        [call.name for call in one.children if call.name in ("putback_movable_pages", "migrate_pages")] for one in rounds]
+    first, second = (pages.children.index(one) for one in rounds)
+    del pages.children[first:second]
+    return trace
+
+
+def eight_deep(call: Call, depth: int = 1) -> Call:
+    """Return a tree of the model as deep as offline was traced; what the compiler inlined there is no level of its own."""
+    inlined = {"set_migratetype_isolate", "check_pages_isolated", "offline_isolated_pages", "__setup_per_zone_wmarks"}
+    below = depth if call.name in inlined else depth + 1
+    return replace(call, children=[eight_deep(child, below) for child in call.children] if below <= 8 else [])
+
+
 def compare(case: Case, what: str) -> calls.Comparison:
-    root = {"probe": "add_memory", "online": "memory_subsys_online"}[what]
+    root = {"probe": "add_memory", "online": "memory_subsys_online", "offline": "memory_subsys_offline"}[what]
+    theirs = traced(case.recording, what)
+    ours = both(case)[what].find(root)
     return calls.compare(
-        both(case)[what].find(root),
-        traced(case.recording, what),
+        [eight_deep(call) for call in ours] if what == "offline" else ours,
+        once(theirs) if what == "offline" else theirs,
         modelled=modelled(),
         traceable=traceable(case.recording, what),
     )
@@ -167,6 +201,20 @@ def test_same_order_and_nesting(case: Case, what: str) -> None:
     result = compare(case, what)
     assert "" == result.difference
     assert (case.probe if what == "probe" else case.online) == result.inlined
+
+
+def test_offline_has_the_same_order_and_nesting() -> None:
+    """The one recorded trace of a block that went offline, from memory_subsys_offline() down."""
+    [case] = [case for case in CASES if case.offline is not None]
+    result = compare(case, "offline")
+    assert "" == result.difference
+    assert case.offline == result.inlined
+    assert {
+        "memory_block_change_state", "__offline_pages", "test_pages_in_a_zone", "start_isolate_page_range", "has_unmovable_pages",
+        "move_freepages_block", "memory_notify", "do_migrate_range", "migrate_pages", "check_pages_isolated_cb",
+        "test_pages_isolated", "__offline_isolated_pages", "undo_isolate_page_range", "unset_migratetype_isolate",
+        "init_per_zone_wmark_min", "zone_pcp_reset", "build_all_zonelists",
+    } <= set(result.common)  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)

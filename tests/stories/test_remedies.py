@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from memhp.abi.recorded import Step
-from memhp.errors import KernelBugError, KernelHangError, UsageError
+from memhp.errors import KernelBugError, KernelHangError
 from memhp.linux import ftrace
 from memhp.linux.include import mm
 from memhp.linux.include.page_flags import reserved_pages
@@ -54,11 +54,7 @@ class Told:
 
 @cache
 def story(remedy: str) -> tuple[Told, ...]:
-    """
-    Do on the model what was done on the recorded kernel, step by step.
-
-    Taking a block offline comes after; what was recorded later does not depend on it, for it was refused.
-    """
+    """Do on the model what was done on the recorded kernel, step by step."""
     told: list[Told] = []
     with pytest.MonkeyPatch.context() as monkeypatch:
         twin = Twin(f"v4.9-arm64-rfc/{remedy}")
@@ -67,11 +63,7 @@ def story(remedy: str) -> tuple[Told, ...]:
             this = Told(step)
             if step.path:
                 with ftrace.record() as recorder:
-                    try:
-                        this.answer = twin.do(step)
-                    except UsageError:
-                        assert ("offline", "EBUSY") == (step.text, step.result)
-                        continue
+                    this.answer = twin.do(step)
                 this.trace = [call.name for call in recorder.walk()]
                 this.instrument = instrument.taken()
             elif step.file == "03-use":

@@ -243,7 +243,7 @@ def _isolated(k: Kernel, pfn: int) -> object:
 
 def _unset_isolate(k: Kernel, pfn: int) -> object:
     start, end = _block(k, pfn)
-    page_isolation.start_isolate_page_range(k, start, end)
+    page_isolation.start_isolate_page_range(k, start, end, MIGRATE_MOVABLE, True)
     page = page_isolation.__first_valid_page(k, start, end - start)
     if page is not None:
         page_isolation.unset_migratetype_isolate(k, page, MIGRATE_MOVABLE)
@@ -498,8 +498,8 @@ NOT_RUN: dict[str, str] = {
     "mm/huge_memory.c split_huge_pages_set() 2274": "debugfs, huge pages are not modelled",
     "mm/cma.c cma_activate_area() 109, 117": "CMA is not modelled",
     "mm/memory_hotplug.c register_page_bootmem_info_node() 246, 289": "bookkeeping for removal of boot memory",
-    "mm/memory_hotplug.c scan_movable_pages() 1523, do_migrate_range() 1584": "taking blocks offline is not modelled",
-    "mm/page_alloc.c __offline_isolated_pages() 7385, 7393": "taking blocks offline is not modelled",
+    "mm/memory_hotplug.c scan_movable_pages() 1523, do_migrate_range() 1584": "walk as `hugetlb gigantic` does",
+    "mm/page_alloc.c __offline_isolated_pages() 7385, 7393": "walks as `hugetlb gigantic` does",
     "mm/page_alloc.c deferred_init_memmap() 1494": "DEFERRED_STRUCT_PAGE_INIT is not modelled",
     "mm/page_alloc.c mark_free_pages() 2383; kernel/power/snapshot.c mark_nosave_pages() 1046": "part of `hibernation`",
     "kernel/power/snapshot.c clear_free_pages() 1147, swsusp_free() 1471, unpack_orig_pfns() 2213": "resuming is not modelled",

@@ -24,7 +24,7 @@ from memhp.linux.arch.arm64.mm import mmu as arm64_mmu
 from memhp.linux.arch.x86 import X86_64
 from memhp.linux.bug import printk
 from memhp.linux.drivers.base import memory, node
-from memhp.linux.include import mmzone
+from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_KERNEL_RECLAIMABLE, Gfp
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, N_POSSIBLE, Definition, PglistData
@@ -349,7 +349,11 @@ def do_initcalls(k: Kernel) -> None:
 
 
 def _take(k: Kernel, gfp: Gfp, pages: int, kind: int, flags: int = 0) -> list[tuple[int, int]]:
-    """Allocate about `pages` pages in large pieces first; returns (first pfn, order) of each. Source: none"""
+    """
+    Allocate about `pages` pages in large pieces first; returns (first pfn, order) of each. What is on LRU lists is base pages.
+
+    Source: none
+    """
     taken: list[tuple[int, int]] = []
     for order in range(min(9, k.MAX_ORDER - 1), -1, -1):
         while pages >= 1 << order:
@@ -357,6 +361,8 @@ def _take(k: Kernel, gfp: Gfp, pages: int, kind: int, flags: int = 0) -> list[tu
             if pfn < 0:
                 break
             set_page_kind(k, pfn, 1 << order, kind, flags)
+            if flags & PG_LRU:
+                mm.set_page_count(k, pfn, 1 << order, 1)
             taken.append((pfn, order))
             pages -= 1 << order
     return taken

@@ -2,8 +2,8 @@
 """
 Locks and tasks: where tasks may interleave, and what a dead task leaves locked.
 
-One task runs at a time. A lock knows who holds it; a task that dies keeps its locks, and whoever wants one of them afterwards
-waits for ever, which is raised as `KernelHangError`.
+One task runs at a time. A lock knows who holds it; a task that dies, or waits for ever, keeps its locks, and whoever wants one of
+them afterwards waits for ever, which is raised as `KernelHangError`.
 
 Source: kernel/locking/mutex.c, include/linux/sched.h.
 """
@@ -42,16 +42,40 @@ class Tasks:
     Attributes:
         current: pid of the running task.
         dead: pids of tasks that died of an oops or a BUG.
+        patience: pids of tasks that get a signal when they have waited long enough.
+        signalled: pids of tasks that have a signal pending.
     """
 
-    __slots__ = ("current", "dead")
+    __slots__ = ("current", "dead", "patience", "signalled")
 
-    def __init__(self, current: int = 1, dead: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, current: int = 1, dead: frozenset[int] = frozenset(), patience: frozenset[int] = frozenset(),
+        signalled: frozenset[int] = frozenset(),
+    ) -> None:
         self.current = current
         self.dead = dead
+        self.patience = patience
+        self.signalled = signalled
 
     def copy(self) -> Tasks:
-        return Tasks(self.current, self.dead)
+        return Tasks(self.current, self.dead, self.patience, self.signalled)
+
+
+def signal_pending(tasks: Tasks) -> bool:
+    """Whether the running task has a signal to look after. Source: include/linux/sched.h signal_pending()"""
+    return tasks.current in tasks.signalled
+
+
+def wait_for_signal(tasks: Tasks, why: str) -> None:
+    """
+    Go on waiting for what will not come: until a signal arrives, if somebody sends one to the running task.
+
+    Raises:
+        KernelHangError: nobody does; `why` says what it waits for.
+    """
+    if tasks.current not in tasks.patience:
+        raise KernelHangError(why)
+    tasks.signalled |= {tasks.current}
 
 
 def mutex_lock(tasks: Tasks, lock: Mutex) -> None:
@@ -59,10 +83,11 @@ def mutex_lock(tasks: Tasks, lock: Mutex) -> None:
     Take a lock.
 
     Raises:
-        KernelHangError: a dead task holds it.
+        KernelHangError: a task that is dead, or waits for ever, holds it.
     """
     if lock.holder != NOBODY and lock.holder != tasks.current:
-        raise KernelHangError(f"waits for {lock.name}, which task {lock.holder} held when it died")
+        how = "held when it died" if lock.holder in tasks.dead else "holds, and waits itself for ever"
+        raise KernelHangError(f"waits for {lock.name}, which task {lock.holder} {how}")
     lock.holder = tasks.current
 
 

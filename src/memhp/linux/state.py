@@ -13,9 +13,11 @@ writes first copies. Two rules make that safe:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memhp.linux.bug import Log
+from memhp.linux.include.hugetlb import Hstate
 from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memblock import Memblock
 from memhp.linux.include.memory import MemoryBlock, MemoryGroup
@@ -39,6 +41,22 @@ if TYPE_CHECKING:
     from memhp.linux.arch import ArchOps
 
 
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """
+    Pages that somebody holds on to, under a name.
+
+    Attributes:
+        kind: What they are: a word of `scenario.Alloc`.
+        runs: Their pfns as [start, end), ascending.
+        pinned: They may not be moved.
+    """
+
+    kind: str
+    runs: tuple[tuple[int, int], ...]
+    pinned: bool = False
+
+
 class Kernel:
     """
     One booted kernel. (No slots: copying a dict is what makes a fork cheap.)
@@ -60,8 +78,13 @@ class Kernel:
         migratetypes: The migratetypes there are, in C's order.
         cma_areas: (base, size) in bytes of the areas that CMA has.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
+        memory_isolate_chain: Who is asked for pages of his in a pageblock that is to be isolated [v4.9].
         slab_is_available: The buddy allocator works.
         system_running: Boot is over (SYSTEM_RUNNING).
+        user_pages, user_generation: What processes hold, as (pfn, order), and since which zonelists.
+        workloads: Who holds pages beside them, by name.
+        hstate: The pool of huge pages.
+        pgmigrate_success, pgmigrate_fail: Of /proc/vmstat.
         page_watch: Called with (pfn, nr_pages) when struct pages are read; a fork starts without.
     """
 
@@ -106,6 +129,7 @@ class Kernel:
         self._memory_blocks_owner = self.token
         self.sections_per_block = 1
         self.memory_chain: tuple[NotifierBlock, ...] = ()
+        self.memory_isolate_chain: tuple[NotifierBlock, ...] = ()
         self.online_page_callback: Callable[[Kernel, int, int], None] | None = None
         self.dev_pagemaps: tuple[tuple[int, int], ...] = ()
         self.firmware_map: tuple[tuple[int, int, str], ...] = ()
@@ -138,6 +162,10 @@ class Kernel:
         self.zonelist_generation = 0
         self.user_pages: tuple[tuple[int, int], ...] = ()
         self.user_generation = 0
+        self.workloads: dict[str, Workload] = {}
+        self.hstate = Hstate()
+        self.pgmigrate_success = 0
+        self.pgmigrate_fail = 0
 
         self.mem_hotplug_lock = Mutex("mem_hotplug.lock")
         self.device_hotplug_lock = Mutex("device_hotplug_lock")
@@ -154,6 +182,7 @@ class Kernel:
         new.tasks = self.tasks.copy()
         new.nodes = {nid: pgdat.copy() for nid, pgdat in self.nodes.items()}
         new.node_states = self.node_states.copy()
+        new.workloads = self.workloads.copy()
         new.memory_groups = {mgid: group.copy() for mgid, group in self.memory_groups.items()}
         new.mem_hotplug_lock = self.mem_hotplug_lock.copy()
         new.device_hotplug_lock = self.device_hotplug_lock.copy()

@@ -115,6 +115,8 @@ class Tree:
         "v5.7", "5f47adf762b7", "added memory may go online as kernel or movable memory by itself")
     onlines_isolated: bool = since(
         "v5.10", "b30c59279dd8", "pages go online isolated, and to the tail of the free lists")
+    free_pages_move_to_tail: bool = since(
+        "v5.10", "", "free pages that change their migratetype go to the tail of the free lists, not to the head")
     memory_block_keeps_zone: bool = since(
         "v5.18", "395f6081bad4", "a memory block knows its zone; blocks in several zones cannot go offline")
     memory_block_counts_poison: bool = since(

@@ -128,7 +128,7 @@ def test_isolating_and_giving_back(k: Kernel) -> None:
     zone = normal(k)
     before = zone.nr_free_pages
     start, end = 5 * SECTION, 6 * SECTION
-    page_isolation.start_isolate_page_range(k, start, end)
+    page_isolation.start_isolate_page_range(k, start, end, MIGRATE_MOVABLE, True)
     assert before - SECTION == zone.nr_free_pages
     assert MIGRATE_ISOLATE == page_alloc.get_pageblock_migratetype(k, start)
     page_isolation.test_pages_isolated(k, start, end, True)
@@ -145,7 +145,7 @@ def test_a_page_in_use_is_not_isolated(k: Kernel) -> None:
     """test_pages_isolated() finds the page that is neither free nor poisoned."""
     pfn = take(k)
     start = pfn - pfn % SECTION
-    page_isolation.start_isolate_page_range(k, start, start + SECTION)
+    page_isolation.start_isolate_page_range(k, start, start + SECTION, MIGRATE_MOVABLE, True)
     with pytest.raises(KernelError, match="in use") as caught:
         page_isolation.test_pages_isolated(k, start, start + SECTION, True)
     assert pfn == caught.value.facts["pfn"]

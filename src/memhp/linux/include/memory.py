@@ -20,6 +20,8 @@ MEM_CANCEL_OFFLINE = 1 << 5
 MEM_PREPARE_ONLINE = 1 << 6
 MEM_FINISH_OFFLINE = 1 << 7
 
+MEM_ISOLATE_COUNT = 1 << 0
+
 STATE_NAMES = {MEM_ONLINE: "online", MEM_OFFLINE: "offline", MEM_GOING_OFFLINE: "going-offline"}
 
 
@@ -36,6 +38,7 @@ class MemoryBlock:
         phys_device: 0.
         dev_id: The N of memoryN.
         dev_offline: `dev.offline`: what the driver core believes.
+        offline_disabled: `dev.offline_disabled`: the driver core refuses to take it offline.
         nodes: Node ids it is linked to.
         nid: The node it was added to [v5.4]; not to be relied on where it lies in several.
         zone: (nid, zone index) it is online in [v5.18]; None while offline, or if boot memory lies in several zones.
@@ -46,8 +49,8 @@ class MemoryBlock:
     """
 
     __slots__ = (
-        "altmap", "dev_id", "dev_offline", "end_section_nr", "group", "nid", "nodes", "nr_hwpoison", "online_type", "owner",
-        "phys_device", "section_count", "start_section_nr", "state", "zone",
+        "altmap", "dev_id", "dev_offline", "end_section_nr", "group", "nid", "nodes", "nr_hwpoison", "offline_disabled",
+        "online_type", "owner", "phys_device", "section_count", "start_section_nr", "state", "zone",
     )
 
     def __init__(self, start_section_nr: int, end_section_nr: int, state: int, dev_id: int, owner: object) -> None:
@@ -59,6 +62,7 @@ class MemoryBlock:
         self.phys_device = 0
         self.dev_id = dev_id
         self.dev_offline = False
+        self.offline_disabled = False
         self.nodes: tuple[int, ...] = ()
         self.nid = -1
         self.zone: tuple[int, int] | None = None
@@ -73,6 +77,7 @@ class MemoryBlock:
         new.online_type = self.online_type
         new.phys_device = self.phys_device
         new.dev_offline = self.dev_offline
+        new.offline_disabled = self.offline_disabled
         new.nodes = self.nodes
         new.nid = self.nid
         new.zone = self.zone
@@ -120,3 +125,12 @@ class MemoryNotify:
     status_change_nid_normal: int = -1
     status_change_nid_high: int = -1
     status_change_nid: int = -1
+
+
+@dataclass(slots=True)
+class MemoryIsolateNotify:
+    """struct memory_isolate_notify: how many pages of a range drivers hold and would give up is added to `pages_found` [v4.9]."""
+
+    start_pfn: int
+    nr_pages: int
+    pages_found: int = 0

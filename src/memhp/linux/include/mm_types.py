@@ -104,6 +104,14 @@ class PageColumns:
         else:
             col[start:end] = bytes((value,)) * (end - start)
 
+    def store(self, which: int, start: int, values: bytes) -> None:
+        """Give the pages from `start` on these values, one byte each."""
+        end = start + len(values)
+        if values.count(values[0]) == len(values):
+            self.fill(which, start, end, values[0])
+        else:
+            self._spread(which)[start:end] = values
+
     def set_bits(self, which: int, start: int, end: int, mask: int) -> None:
         """value |= mask for pages [start, end)."""
         col = self.cols[which]

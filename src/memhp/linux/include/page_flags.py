@@ -29,6 +29,7 @@ PAGE_INITIALISED = 1 << 7
 """Not a flag in C: `page->lru.next` is set, which drivers/base/node.c takes as "initialised"."""
 
 KIND_NONE, KIND_SLAB, KIND_PAGE_TABLE, KIND_STACK, KIND_MEMMAP, KIND_ANON, KIND_FILE, KIND_KERNEL = range(8)
+KIND_HUGE, KIND_HUGETLB, KIND_CMA = range(8, 11)
 """What an allocated page is used for."""
 
 

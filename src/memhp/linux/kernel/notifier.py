@@ -30,12 +30,22 @@ def blocking_notifier_chain_unregister(chain: tuple[NotifierBlock, ...], n: Noti
     return tuple(block for block in chain if block is not n)
 
 
+def atomic_notifier_call_chain(k: Kernel, chain: tuple[NotifierBlock, ...], val: int, v: Any) -> int:
+    """As blocking_notifier_call_chain(), for those who may not sleep. Source: kernel/notifier.c atomic_notifier_call_chain()"""
+    return _call_chain(k, chain, val, v)
+
+
 def blocking_notifier_call_chain(k: Kernel, chain: tuple[NotifierBlock, ...], val: int, v: Any) -> int:
     """
     Call each in turn until one answers with NOTIFY_STOP_MASK; return the last answer.
 
     Source: kernel/notifier.c notifier_call_chain()
     """
+    return _call_chain(k, chain, val, v)
+
+
+def _call_chain(k: Kernel, chain: tuple[NotifierBlock, ...], val: int, v: Any) -> int:
+    """What both kinds of chain do. Source: kernel/notifier.c notifier_call_chain()"""
     ret = NOTIFY_DONE
     for block in chain:
         ret = block.notifier_call(k, val, v)

@@ -20,7 +20,8 @@ Source: mm/memory_hotplug.c [v4.9, v5.10, v6.1, v6.12].
 
 from __future__ import annotations
 
-from errno import E2BIG, EBUSY, EEXIST, EINVAL, ENOMEM, EPERM, ERANGE
+from dataclasses import replace
+from errno import E2BIG, EAGAIN, EBUSY, EEXIST, EINTR, EINVAL, ENOMEM, EPERM, ERANGE
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,10 +31,13 @@ from memhp.linux.bug import BUG_ON, WARN_ON, WARN_ON_ONCE, printk, printk_once
 from memhp.linux.drivers.base import core, memory, node
 from memhp.linux.drivers.firmware import memmap as firmware_memmap
 from memhp.linux.include import mm, mmzone
+from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_USER_MOVABLE
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSRAM_DRIVER_MANAGED, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.memblock import MEMBLOCK_DRIVER_MANAGED, MEMBLOCK_NONE
 from memhp.linux.include.memory import (
+    MEM_CANCEL_OFFLINE,
     MEM_CANCEL_ONLINE,
+    MEM_GOING_OFFLINE,
     MEM_GOING_ONLINE,
     MEM_OFFLINE,
     MEM_ONLINE,
@@ -57,9 +61,9 @@ from memhp.linux.include.memory_hotplug import (
     MhpParams,
     pfn_to_online_page,
 )
-from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, page_ranges_rw
+from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, page_ranges, page_ranges_rw
 from memhp.linux.include.memremap import VmemAltmap, vmem_altmap_offset
-from memhp.linux.include.mm_types import FLAGS, KIND, NODE, ZONE
+from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import (
     MEMINIT_HOTPLUG,
     MIGRATE_ISOLATE,
@@ -74,9 +78,18 @@ from memhp.linux.include.mmzone import (
 )
 from memhp.linux.include.notifier import notifier_to_errno
 from memhp.linux.include.numa import NUMA_NO_NODE
-from memhp.linux.include.page_flags import KIND_MEMMAP, PG_OFFLINE, PageReserved, SetPageReserved
+from memhp.linux.include.page_flags import (
+    KIND_HUGE,
+    KIND_HUGETLB,
+    KIND_MEMMAP,
+    PG_HEAD,
+    PG_LRU,
+    PG_OFFLINE,
+    PageReserved,
+    SetPageReserved,
+)
 from memhp.linux.kernel import resource
-from memhp.linux.mm import memblock, mm_init, page_alloc, page_isolation, sparse
+from memhp.linux.mm import hugetlb, memblock, migrate, mm_init, page_alloc, page_isolation, sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1800,6 +1813,354 @@ def offline_and_remove_memory(k: Kernel, start: int, size: int) -> None:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
+
+
+# Offlining: which pages move, and where to
+
+
+NR_OFFLINE_AT_ONCE_PAGES = 256
+
+_SET = bytes(1 if value else 0 for value in range(256))
+_LRU = bytes(1 if value & PG_LRU else 0 for value in range(256))
+
+
+def _valid_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
+    """The runs of [start, end) for which pfn_valid() holds. Source: none"""
+    return [(low, high) for low, high, valid in mmzone.pfn_valid_runs(k, start, end) if valid] if start < end else []
+
+
+def scan_movable_pages(k: Kernel, start: int, end: int) -> int:
+    """
+    Return the first page of a range that could be migrated: one on the LRU lists, or of a huge page in use. 0 if there is none,
+    so that page 0 is never found.
+
+    Source: mm/memory_hotplug.c scan_movable_pages() [v4.9]
+    """
+    for low, high in _valid_runs(k, start, end):
+        for columns, a, b, first in page_ranges(k, low, high - low):
+            found = columns.find(FLAGS, a, b, PG_LRU, PG_LRU)
+            stop = b if found < 0 else found
+            huge = _active_huge_page(columns, a, stop)
+            if huge >= 0:
+                found = huge
+            if found >= 0:
+                return first + found - a
+    return 0
+
+
+def _active_huge_page(columns: PageColumns, start: int, end: int) -> int:
+    """The offset of the first huge page in use that begins in [start, end), or -1. Source: none"""
+    at = columns.find(KIND, start, end, 0xFF, KIND_HUGETLB)
+    while at >= 0:
+        if columns.get(FLAGS, at) & PG_HEAD and columns.get(REFCOUNT, at):
+            return at
+        at = columns.find(KIND, at + 1, end, 0xFF, KIND_HUGETLB)
+    return -1
+
+
+def new_node_page(k: Kernel, page: int, nr_pages: int, order: int) -> list[tuple[int, int]]:
+    """
+    Allocate new pages for some that have to go: from other nodes, or else from any.
+
+    Pages that come from ZONE_MOVABLE may go there again; others may not.
+
+    Args:
+        page: First of them.
+        nr_pages: How many base pages, or one huge page.
+        order: Of the huge page; 0 for base pages.
+
+    Returns:
+        Runs [start, end); fewer pages than asked for if memory ran out.
+
+    Source: mm/memory_hotplug.c new_node_page() [v4.9]
+    """
+    nid = mm.page_to_nid(k, page)
+    if order:
+        others = sorted(k.node_states[N_MEMORY])
+        huge = hugetlb.alloc_huge_page_node(k, next((other for other in others if other > nid), others[0]))
+        return [(huge, huge + (1 << order))] if huge >= 0 else []
+    nmask = k.node_states[N_MEMORY] - {nid}
+    gfp_mask = GFP_HIGHUSER_MOVABLE if mm.page_zonenum(k, page) == k.ZONE_MOVABLE else GFP_USER_MOVABLE
+    new_pages: list[tuple[int, int]] = []
+    if nmask:
+        new_pages = page_alloc._alloc_base_pages(k, replace(gfp_mask, nowarn=True), nid, nr_pages, nmask)
+        nr_pages -= sum(end - start for start, end in new_pages)
+    if nr_pages:
+        new_pages += page_alloc._alloc_base_pages(k, gfp_mask, nid, nr_pages)
+    return new_pages
+
+
+def do_migrate_range(k: Kernel, start_pfn: int, end_pfn: int) -> int:
+    """
+    Move the first pages of a range away, some 256 at once; the first that is in use and not movable ends it, and then those
+    before it stay, too.
+
+    Returns:
+        0; how many pages did not move; -EBUSY or -ENOMEM.
+
+    Source: mm/memory_hotplug.c do_migrate_range() [v4.9]
+    """
+    source = migrate.Source([])
+    move_pages = NR_OFFLINE_AT_ONCE_PAGES
+    ret = 0
+    for low, high in _valid_runs(k, start_pfn, end_pfn):
+        pfn = low
+        while pfn < high and move_pages > 0 and not ret:
+            stop = min(high, (pfn | 8 * NR_OFFLINE_AT_ONCE_PAGES - 1) + 1)
+            pfn, move_pages, ret = _isolate_some(k, source, pfn, stop, move_pages)
+    if source:
+        if ret:
+            migrate.putback_movable_pages(k, source)
+            return ret
+        ret = migrate.migrate_pages(k, source, new_node_page)
+        if ret:
+            migrate.putback_movable_pages(k, source)
+    return ret
+
+
+def _isolate_some(k: Kernel, source: migrate.Source, pfn: int, end: int, move_pages: int) -> tuple[int, int, int]:
+    """
+    The loop of do_migrate_range() over [pfn, end): it ends early after `move_pages` pages, or at one that cannot be isolated.
+
+    Returns:
+        Where it ended, how many more pages may be moved, and -EBUSY or 0.
+
+    Source: mm/memory_hotplug.c do_migrate_range() [v4.9]
+    """
+    for columns, low, high, first in page_ranges(k, pfn, end - pfn):
+        counts = columns.values(REFCOUNT, low, high).translate(_SET)
+        lru = columns.values(FLAGS, low, high).translate(_LRU)
+        position = counts.find(1)
+        while position >= 0 and move_pages > 0:
+            kind = columns.get(KIND, low + position)
+            page = first + position
+            if kind == KIND_HUGETLB:
+                order = hugetlb.huge_page_order(k)
+                if order > k.PFN_SECTION_SHIFT:
+                    return page, move_pages, -EBUSY
+                source.add(page, page + (1 << order), order)
+                move_pages -= 1 << order
+                position = counts.find(1, position + 1)
+                continue
+            if not lru[position]:
+                return page, move_pages, -EBUSY
+            if kind == KIND_HUGE:
+                source.add(page, page + 1, k.arch.PMD_SHIFT(k.config) - k.PAGE_SHIFT)
+                move_pages -= 1
+                position = counts.find(1, position + 1)
+                continue
+            stop = min(
+                found for found in (counts.find(0, position), lru.find(0, position), position + move_pages, high - low)
+                if found >= 0)
+            huge = columns.find(KIND, low + position, low + stop, 0xFF, KIND_HUGE)
+            stop = huge - low if huge >= 0 else stop
+            source.add(page, first + stop)
+            move_pages -= stop - position
+            position = counts.find(1, stop)
+        if move_pages <= 0:
+            break
+    return end, move_pages, 0
+
+
+# Offlining
+
+
+def offline_isolated_pages_cb(k: Kernel, start: int, nr_pages: int) -> int:
+    """Source: mm/memory_hotplug.c offline_isolated_pages_cb() [v4.9]"""
+    page_alloc.__offline_isolated_pages(k, start, start + nr_pages)
+    return 0
+
+
+def offline_isolated_pages(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    Take the System RAM of a range off the free lists, and reserve it.
+
+    Source: mm/memory_hotplug.c offline_isolated_pages() [v4.9]
+    """
+    resource.walk_system_ram_range(k, start_pfn, end_pfn - start_pfn, offline_isolated_pages_cb)
+
+
+def check_pages_isolated_cb(k: Kernel, start_pfn: int, nr_pages: int, data: list[int]) -> int:
+    """Source: mm/memory_hotplug.c check_pages_isolated_cb() [v4.9]"""
+    page_isolation.test_pages_isolated(k, start_pfn, start_pfn + nr_pages, True)
+    data[0] += nr_pages
+    return 0
+
+
+def check_pages_isolated(k: Kernel, start_pfn: int, end_pfn: int) -> int:
+    """
+    Return how many pages of System RAM a range has, all of which are free and isolated.
+
+    Raises:
+        KernelError: EBUSY if one is not; EPERM (-1 in C) if the range has none.
+
+    Source: mm/memory_hotplug.c check_pages_isolated() [v4.9]
+    """
+    offlined = [0]
+    if resource.walk_system_ram_range(k, start_pfn, end_pfn - start_pfn, partial(check_pages_isolated_cb, data=offlined)):
+        raise KernelError(EPERM, "no System RAM of /proc/iomem covers the range", pfn=start_pfn)
+    return offlined[0]
+
+
+def can_offline_normal(k: Kernel, zone: Zone, nr_pages: int) -> bool:
+    """
+    Whether a node that keeps movable memory keeps normal memory, too.
+
+    Source: mm/memory_hotplug.c can_offline_normal() [v4.9]
+    """
+    if k.config.MOVABLE_NODE:
+        return True
+    zones = k.nodes[zone.nid].node_zones
+    if sum(z.present_pages for z in zones[: k.ZONE_NORMAL + 1]) > nr_pages:
+        return True
+    return not sum(z.present_pages for z in zones[k.ZONE_NORMAL + 1 : k.ZONE_MOVABLE + 1])
+
+
+def node_states_check_changes_offline(k: Kernel, nr_pages: int, zone: Zone, arg: MemoryNotify) -> None:
+    """
+    Note which node states will change.
+
+    Source: mm/memory_hotplug.c node_states_check_changes_offline() [v4.9], without HIGHMEM
+    """
+    zones = k.nodes[zone.nid].node_zones
+    zone_last = k.ZONE_NORMAL if k.config.MOVABLE_NODE else k.ZONE_MOVABLE
+    present_pages = sum(z.present_pages for z in zones[: zone_last + 1])
+    normal = zone.idx <= zone_last and nr_pages >= present_pages
+    arg.status_change_nid_normal = zone.nid if normal else -1
+    arg.status_change_nid_high = arg.status_change_nid_normal
+    present_pages += sum(z.present_pages for z in zones[zone_last + 1 : k.ZONE_MOVABLE + 1])
+    arg.status_change_nid = zone.nid if nr_pages >= present_pages else -1
+
+
+def node_states_clear_node(k: Kernel, nid: int, arg: MemoryNotify) -> None:
+    """
+    Note that a node has no normal memory, or none at all, any more.
+
+    Without MOVABLE_NODE the two are one state in C.
+
+    Source: mm/memory_hotplug.c node_states_clear_node() [v4.9]
+    """
+    if arg.status_change_nid_normal >= 0:
+        k.node_states[N_NORMAL_MEMORY] -= {nid}
+        if not k.config.MOVABLE_NODE:
+            k.node_states[N_MEMORY] -= {nid}
+    if k.config.MOVABLE_NODE and arg.status_change_nid >= 0:
+        k.node_states[N_MEMORY] -= {nid}
+
+
+def offline_pages(k: Kernel, start_pfn: int, nr_pages: int) -> None:
+    """
+    Empty a range and take it out of use.
+
+    Context: mem_hotplug lock held for writing.
+    Raises:
+        KernelError: see __offline_pages().
+
+    Source: mm/memory_hotplug.c offline_pages() [all]
+    """
+    __offline_pages(k, start_pfn, start_pfn + nr_pages, 120)
+
+
+def __offline_pages(k: Kernel, start_pfn: int, end_pfn: int, timeout: int) -> None:
+    """
+    Isolate a range, move its pages away, take it out of use. The zone goes on spanning it.
+
+    Args:
+        timeout: Seconds after which pages that do not move end it.
+
+    Raises:
+        KernelError: EINVAL for a range not made of pageblocks, of several zones, or with the last normal memory of a node that
+            keeps movable memory; EBUSY if a pageblock cannot be isolated, a page neither moves nor is free, or all free huge
+            pages are promised; EAGAIN after the time-out; EINTR on a signal; ENOMEM if there is no memory to move pages to; what
+            a notifier says.
+
+    Source: mm/memory_hotplug.c __offline_pages() [v4.9]
+    """
+    if start_pfn & (k.pageblock_nr_pages - 1) or end_pfn & (k.pageblock_nr_pages - 1):
+        raise KernelError(EINVAL, f"[{start_pfn:#x}, {end_pfn:#x}) is not made of pageblocks", pfn=start_pfn)
+    if not test_pages_in_a_zone(k, start_pfn, end_pfn):
+        raise KernelError(EINVAL, "the range lies in several zones", pfn=start_pfn)
+    zone = mm.page_zone(k, start_pfn)
+    node = zone.nid
+    nr_pages = end_pfn - start_pfn
+    if zone.idx <= k.ZONE_NORMAL and not can_offline_normal(k, zone, nr_pages):
+        raise KernelError(EINVAL, f"node {node} keeps movable memory, and this is its last normal memory", pfn=start_pfn)
+    page_isolation.start_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE, True)
+    arg = MemoryNotify(start_pfn, nr_pages)
+    node_states_check_changes_offline(k, nr_pages, zone, arg)
+    try:
+        ret = notifier_to_errno(memory.memory_notify(k, MEM_GOING_OFFLINE, arg))
+        if ret:
+            raise KernelError(ret, "a notifier vetoed MEM_GOING_OFFLINE", pfn=start_pfn)
+        _empty_range(k, zone, start_pfn, end_pfn, timeout)
+        page_alloc.drain_all_pages(k, zone)
+        hugetlb.dissolve_free_huge_pages(k, start_pfn, end_pfn)
+        try:
+            offlined_pages = check_pages_isolated(k, start_pfn, end_pfn)
+        except KernelError as err:
+            raise KernelError(EBUSY, err.reason, pfn=err.facts["pfn"]) from err
+    except KernelError:
+        memory.memory_notify(k, MEM_CANCEL_OFFLINE, arg)
+        page_isolation.undo_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE)
+        raise
+    printk(k.log, f"Offlined Pages {offlined_pages}")
+    offline_isolated_pages(k, start_pfn, end_pfn)
+    page_isolation.undo_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE)
+    page_alloc.adjust_managed_page_count(k, start_pfn, -offlined_pages)
+    zone.present_pages -= offlined_pages
+    k.nodes[node].node_present_pages -= offlined_pages
+    page_alloc.init_per_zone_wmark_min(k)
+    if not mmzone.populated_zone(zone):
+        page_alloc.zone_pcp_reset(zone)
+        page_alloc.lock_zonelists(k)
+        page_alloc.build_all_zonelists(k, None, None)
+        page_alloc.unlock_zonelists(k)
+    else:
+        page_alloc.zone_pcp_update(k, zone)
+    node_states_clear_node(k, node, arg)
+    k.vm_total_pages = page_alloc.nr_free_pagecache_pages(k)
+    memory.memory_notify(k, MEM_OFFLINE, arg)
+
+
+def _empty_range(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int, timeout: int) -> None:
+    """
+    The loop of __offline_pages(): look for movable pages, and move them, until there are none.
+
+    If a round moved nothing, the following ones will not either; then only the time-out or a signal ends it.
+
+    Raises:
+        KernelError: EAGAIN, EINTR; EBUSY or ENOMEM the fifth time.
+
+    Source: mm/memory_hotplug.c __offline_pages() [v4.9]
+    """
+    retry_max = 5
+    drain = False
+    while True:
+        if sched.signal_pending(k.tasks):
+            raise KernelError(EINTR, "a signal is pending", pfn=start_pfn)
+        if drain:
+            page_alloc.drain_all_pages(k, zone)
+        pfn = scan_movable_pages(k, start_pfn, end_pfn)
+        if not pfn:
+            return
+        moved = k.pgmigrate_success
+        ret = do_migrate_range(k, pfn, end_pfn)
+        drain = True
+        if ret < 0:
+            retry_max -= 1
+            if not retry_max:
+                raise KernelError(-ret, _why_not_moved(k, pfn, end_pfn, -ret), pfn=pfn)
+        elif ret and moved == k.pgmigrate_success:
+            if k.tasks.current not in k.tasks.patience:
+                raise KernelError(EAGAIN, f"{_why_not_moved(k, pfn, end_pfn, EBUSY)}, for {timeout} seconds", pfn=pfn)
+            sched.wait_for_signal(k.tasks, "")
+
+
+def _why_not_moved(k: Kernel, pfn: int, end_pfn: int, errno: int) -> str:
+    """What is in the way of moving pages, in words. Source: none"""
+    if errno == ENOMEM:
+        return f"there is no memory to move page {pfn:#x} to"
+    return f"page {pfn:#x} or one behind it, below {end_pfn:#x}, does not move"
 
 
 # What sysfs asks

@@ -45,6 +45,7 @@ from memhp.linux.include.mmzone import (
 )
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.include.page_flags import (
+    KIND_HUGETLB,
     KIND_NONE,
     PAGE_INITIALISED,
     PG_HWPOISON,
@@ -130,6 +131,29 @@ def set_pageblock_migratetype(k: Kernel, pfn: int, migratetype: int, nr_pages: i
     if k.page_group_by_mobility_disabled and migratetype < MIGRATE_PCPTYPES:
         migratetype = MIGRATE_UNMOVABLE
     set_pfnblock_flags_mask(k, pfn, nr_pages, migratetype)
+
+
+def _pageblock_type_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """
+    The runs (start, end, migratetype) of pageblocks of one type in [start, end), which has sections throughout.
+
+    Raises:
+        KernelBugError: it has not.
+
+    Source: none
+    """
+    while start < end:
+        stop = min(end, (start | (k.PAGES_PER_SECTION - 1)) + 1)
+        found = get_pageblock_migratetype(k, start)
+        usemap = k.mem_section[start >> k.PFN_SECTION_SHIFT].pageblock_flags
+        if isinstance(usemap, bytearray):
+            index = (start & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order
+            last = (stop - 1 & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order
+            while index < last and usemap[index + 1] == found:
+                index += 1
+            stop = min(stop, (start & ~(k.PAGES_PER_SECTION - 1)) + ((index + 1) << k.pageblock_order))
+        yield start, stop, found
+        start = stop
 
 
 # Freeing
@@ -221,6 +245,20 @@ def __free_pages(k: Kernel, pfn: int, order: int) -> None:
     __free_pages_ok(k, pfn, order)
 
 
+def _free_used_pages(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Free pages that were in use, one after the other in ascending order.
+
+    Source: none; a loop over __free_pages() for order 0
+    """
+    for start, stop in _zone_pieces(k, pfn, pfn + nr_pages):
+        for columns, low, high, _ in page_ranges_rw(k, start, stop - start):
+            columns.fill(REFCOUNT, low, high, 0)
+            columns.fill(KIND, low, high, KIND_NONE)
+            columns.clear_bits(FLAGS, low, high, 0xFF & ~(PAGE_INITIALISED | PG_HWPOISON))
+        _free_pages_range(k, mm.page_zone(k, start), start, stop)
+
+
 def _migratetype_runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """
     Cut largest blocks [start, end) where the list they go to changes: (start, end, migratetype).
@@ -295,6 +333,10 @@ def __free_pages_core(k: Kernel, pfn: int, nr_pages: int, context: str) -> None:
     if context == MEMINIT_HOTPLUG:
         k.totalram_pages += nr_pages
     _free_pages_range(k, zone, pfn, pfn + nr_pages)
+
+
+def drain_all_pages(k: Kernel, zone: Zone) -> None:
+    """Give the pages of the per-cpu lists back; there are none here. Source: mm/page_alloc.c drain_all_pages()"""
 
 
 def adjust_managed_page_count(k: Kernel, pfn: int, count: int) -> None:
@@ -411,12 +453,41 @@ def find_suitable_fallback(k: Kernel, area: FreeArea, order: int, migratetype: i
     return -1, False
 
 
+def _pull_range(area: FreeArea, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """
+    Take the free blocks that begin in [start, end) off their lists.
+
+    Returns:
+        Those below the largest order as (first pfn, order), and runs [first, last + 1) of the largest; both in ascending order.
+
+    Source: none
+    """
+    small: list[tuple[int, int]] = []
+    for order, types in enumerate(area.free_list):
+        if not area.nr_free[order]:
+            continue
+        for pages in types:
+            found = [pfn for pfn in pages if start <= pfn < end]
+            for pfn in found:
+                del pages[pfn]
+                small.append((pfn, order))
+            area.nr_free[order] -= len(found)
+    small.sort()
+    size = area.blocks[0].size
+    low, high = -(-start // size) * size, -(-end // size) * size
+    runs = sorted(run for blocks in area.blocks if blocks for run in blocks.take(low, high)) if low < high else []
+    if runs:
+        area.nr_free[-1] -= sum(high - low for low, high in runs) // size
+    return small, runs
+
+
 def move_freepages(k: Kernel, zone: Zone, start: int, end: int, migratetype: int) -> int:
     """
-    Move the free blocks that begin in [start, end), one pageblock, to the head of a migratetype's lists; returns their pages.
+    Move the free blocks that begin in [start, end) to the head (from v5.10 on: the tail) of a migratetype's lists; returns their
+    pages.
 
-    They are moved in ascending order, also those that lie on these lists already. Under DEBUG_VM the first and the last page
-    must name one zone; where one of them was never initialised, it does not.
+    In C the range is one pageblock. Blocks are moved in ascending order, also those on these lists already. Under DEBUG_VM the
+    first and the last page must name one zone; where one of them was never initialised, it does not.
 
     Raises:
         KernelBugError: they do not, or a page has no memmap.
@@ -432,35 +503,78 @@ def move_freepages(k: Kernel, zone: Zone, start: int, end: int, migratetype: int
             for _ in page_ranges(k, low, high - low) if valid else ():
                 pass
     area = k.free_area_rw(zone)
-    top = k.MAX_ORDER - 1
-    found = [
-        (pfn, order, pages) for order, types in enumerate(area.free_list) for pages in types for pfn in pages
-        if start <= pfn < end]
-    found.sort(key=lambda block: block[0])
+    small, runs = _pull_range(area, start, end)
+    return _link_range(k, area, small, runs, migratetype)
+
+
+def _link_range(
+    k: Kernel, area: FreeArea, small: list[tuple[int, int]], runs: list[tuple[int, int]], migratetype: int,
+) -> int:
+    """
+    Put free blocks that _pull_range() took on a migratetype's lists, in ascending order; returns their pages.
+
+    Source: mm/page_alloc.c move_to_free_list(), which from v5.10 on adds to the tail
+    """
+    tail = k.tree.free_pages_move_to_tail
     moved = 0
-    for pfn, order, pages in found:
-        del pages[pfn]
-        area.free_list[order][migratetype][pfn] = None
+    for pfn, order in small:
+        pages = area.free_list[order][migratetype]
+        pages[pfn] = None
+        if tail:
+            pages.move_to_end(pfn, last=False)
+        area.nr_free[order] += 1
         moved += 1 << order
-    size = 1 << top
-    for pfn in range(-(-start // size) * size, end, size):
-        for blocks in area.blocks:
-            if pfn in blocks:
-                blocks.remove(pfn)
-                area.blocks[migratetype].add(pfn, pfn + size)
-                moved += size
-                break
+    blocks = area.blocks[migratetype]
+    for low, high in runs:
+        if tail:
+            blocks.add_tail(low, high)
+        else:
+            blocks.add(low, high)
+        area.nr_free[-1] += (high - low) // blocks.size
+        moved += high - low
     return moved
 
 
-def move_freepages_block(k: Kernel, zone: Zone, pfn: int, migratetype: int) -> int:
-    """Source: mm/page_alloc.c move_freepages_block() [v4.9]"""
+def move_freepages_block(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int = 1) -> int:
+    """
+    Move the free pages of a pageblock (with `nr_pages`: of all that the range touches) to a migratetype's lists.
+
+    Source: mm/page_alloc.c move_freepages_block() [v4.9]
+    """
     start_pfn = pfn & ~(k.pageblock_nr_pages - 1)
-    end_pfn = start_pfn + k.pageblock_nr_pages - 1
+    end_pfn = (pfn + nr_pages - 1) | (k.pageblock_nr_pages - 1)
     start = start_pfn if mmzone.zone_spans_pfn(zone, start_pfn) else pfn
     if not mmzone.zone_spans_pfn(zone, end_pfn):
         return 0
     return move_freepages(k, zone, start, end_pfn + 1, migratetype)
+
+
+def _move_isolated_back(
+    k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int,
+) -> tuple[int, list[tuple[int, int]]]:
+    """
+    Move the free pages of isolated pageblocks to another type's lists, as move_freepages_block() does.
+
+    Blocks that may merge as soon as the pageblock is not isolated any more are taken off the lists instead: those as large as a
+    pageblock and not as large as can be, whose buddy's pageblock is not isolated.
+
+    Returns:
+        How many pages were moved; the blocks taken off, as (first pfn, order).
+
+    Source: mm/page_isolation.c unset_migratetype_isolate() [v4.9]
+    """
+    if k.pageblock_order == k.MAX_ORDER - 1:
+        return move_freepages_block(k, zone, pfn, migratetype, nr_pages), []
+    area = k.free_area_rw(zone)
+    start = pfn & ~(k.pageblock_nr_pages - 1)
+    small, runs = _pull_range(area, start, (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1)
+    merging = []
+    for block, order in small:
+        buddy = block ^ (1 << order)
+        if order >= k.pageblock_order and (
+                start <= buddy < block or get_pageblock_migratetype(k, buddy) != MIGRATE_ISOLATE):
+            merging.append((block, order))
+    return _link_range(k, area, [item for item in small if item not in merging], runs, migratetype), merging
 
 
 def change_pageblock_range(k: Kernel, pfn: int, start_order: int, migratetype: int) -> None:
@@ -609,6 +723,99 @@ def __alloc_pages_nodemask(k: Kernel, gfp: Gfp, order: int, nid: int) -> int:
     if pfn < 0 and not gfp.nowarn:
         printk(k.log, f"page allocation failure: order:{order}, mode:{gfp.name}")
     return pfn
+
+
+def _alloc_base_pages(
+    k: Kernel, gfp: Gfp, nid: int, nr_pages: int, nodemask: frozenset[int] | None = None,
+) -> list[tuple[int, int]]:
+    """
+    Allocate single pages, as many calls of __alloc_pages_nodemask() for order 0 would, one after the other.
+
+    Args:
+        nodemask: Only zones of these nodes.
+
+    Returns:
+        Runs [start, end) in the order they were handed out; fewer than `nr_pages` pages if memory ran out.
+
+    Source: none
+    """
+    runs: list[tuple[int, int]] = []
+    for mark in (WMARK_LOW, WMARK_MIN):
+        while nr_pages:
+            taken = _take_from_freelist(k, gfp, nid, mark, nr_pages, nodemask)
+            if not taken:
+                break
+            for start, end in taken:
+                nr_pages -= end - start
+                if runs and runs[-1][1] == start:
+                    runs[-1] = (runs[-1][0], end)
+                else:
+                    runs.append((start, end))
+    for start, end in runs:
+        mm.set_page_count(k, start, end - start, 1)
+    if nr_pages and not gfp.nowarn:
+        printk(k.log, f"page allocation failure: order:0, mode:{gfp.name}")
+    return runs
+
+
+def _take_from_freelist(
+    k: Kernel, gfp: Gfp, nid: int, mark: int, nr_pages: int, nodemask: frozenset[int] | None,
+) -> list[tuple[int, int]]:
+    """
+    Take single pages from the first zone of the zonelist that has any to spare: at most `nr_pages`, as runs.
+
+    Source: mm/page_alloc.c get_page_from_freelist()
+    """
+    high_zoneidx = k.ZONE_MOVABLE if gfp.movable_zone else k.ZONE_NORMAL
+    classzone_idx = -1
+    for zone_nid, idx in k.nodes[nid].node_zonelist:
+        if idx > high_zoneidx or (nodemask is not None and zone_nid not in nodemask):
+            continue
+        zone = k.nodes[zone_nid].node_zones[idx]
+        if classzone_idx < 0:
+            classzone_idx = idx
+        spare = zone.nr_free_pages - zone.watermark[mark] - zone.lowmem_reserve[classzone_idx]
+        if spare <= 0:
+            continue
+        runs = _rmqueue_runs(k, zone, gfp.migratetype, min(spare, nr_pages))
+        if runs:
+            zone.nr_free_pages -= sum(end - start for start, end in runs)
+            return runs
+    return []
+
+
+def _rmqueue_runs(k: Kernel, zone: Zone, migratetype: int, nr_pages: int) -> list[tuple[int, int]]:
+    """
+    Take single pages off one migratetype's lists, smallest block first; from others' lists one page, if there are none.
+
+    A block that is split for the first page gives all the following ones, so it is taken at once. Source: __rmqueue()
+    """
+    area = k.free_area_rw(zone)
+    top = k.MAX_ORDER - 1
+    runs: list[tuple[int, int]] = []
+    while nr_pages:
+        for order in range(k.MAX_ORDER):
+            pfn = _first_free(area, order, migratetype, top) if area.nr_free[order] else -1
+            if pfn >= 0:
+                break
+        else:
+            if not runs:
+                pfn = __rmqueue(k, zone, 0, migratetype)
+                return [(pfn, pfn + 1)] if pfn >= 0 else []
+            return runs
+        _del_page(area, order, migratetype, pfn, top)
+        end = pfn + min(nr_pages, 1 << order)
+        runs.append((pfn, end))
+        nr_pages -= end - pfn
+        rest = pfn + (1 << order)
+        while end < rest:
+            piece = (end & -end).bit_length() - 1
+            while end + (1 << piece) > rest:
+                piece -= 1
+            area.free_list[piece][migratetype][end] = None
+            area.nr_free[piece] += 1
+            end += 1 << piece
+    return runs
 
 
 # Zones and their memmap
@@ -1057,11 +1264,32 @@ def has_unmovable_pages(k: Kernel, zone: Zone, pfn: int, count: int, skip_hwpois
                 continue
             flags = columns.values(FLAGS, low, high)
             counts = columns.values(REFCOUNT, low, high)
+            kinds = columns.values(KIND, low, high)
             skip = PG_LRU | (PG_HWPOISON if skip_hwpoisoned_pages else 0)
-            found += sum(1 for flag, references in zip(flags, counts, strict=True) if references and not flag & skip)
+            found += sum(
+                1 for flag, references, kind in zip(flags, counts, kinds, strict=True)
+                if references and not flag & skip and kind != KIND_HUGETLB)
             if found > count:
                 return True
     return False
+
+
+def _first_unmovable_block(k: Kernel, zone: Zone, pfn: int, end: int, count: int, skip_hwpoisoned_pages: bool) -> int:
+    """
+    Ask has_unmovable_pages() of each pageblock of [pfn, end), all of one section and zone; returns the first that has, or `end`.
+
+    Where it is known at a glance that none can have any, only the first is asked. Source: none
+    """
+    section = k.mem_section[pfn >> k.PFN_SECTION_SHIFT]
+    memmap = section.memmap
+    clean = (
+        zone.idx == k.ZONE_MOVABLE or section.pageblock_flags == MIGRATE_MOVABLE
+        or (memmap is not None and memmap.uniform(REFCOUNT) == 0))
+    while pfn < end:
+        if has_unmovable_pages(k, zone, pfn, count, skip_hwpoisoned_pages):
+            return pfn
+        pfn = end if clean else (pfn | (k.pageblock_nr_pages - 1)) + 1
+    return end
 
 
 def _within_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int, bool]]:
@@ -1077,6 +1305,45 @@ def is_pageblock_removable_nolock(k: Kernel, pfn: int) -> bool:
     if not mmzone.zone_spans_pfn(zone, pfn):
         return False
     return not has_unmovable_pages(k, zone, pfn, 0, True)
+
+
+def __offline_isolated_pages(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    Take every page of a range off the free lists, and reserve it. Pages that have failed need not be on any.
+
+    Raises:
+        KernelBugError: another page is in use.
+
+    Source: mm/page_alloc.c __offline_isolated_pages() [v4.9]
+    """
+    runs = [(start, end) for start, end, valid in mmzone.pfn_valid_runs(k, start_pfn, end_pfn) if valid]
+    if not runs:
+        return
+    zone = mm.page_zone(k, runs[0][0])
+    small, blocks = _pull_range(k.free_area_rw(zone), start_pfn, end_pfn)
+    free = sorted([*((pfn, pfn + (1 << order)) for pfn, order in small), *blocks])
+    for start, end in _gaps(runs, free):
+        for columns, low, high, first in page_ranges(k, start, end - start):
+            found = columns.find(FLAGS, low, high, PG_HWPOISON, 0)
+            BUG_ON(k.log, found >= 0, f"page {first + found - low:#x} is in use")
+    for start, end in runs:
+        SetPageReserved(k, start, end - start)
+
+
+def _gaps(runs: list[tuple[int, int]], taken: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts of ascending `runs` that no one of ascending `taken` covers. Source: none"""
+    position = 0
+    for start, end in runs:
+        while position < len(taken) and taken[position][1] <= start:
+            position += 1
+        at = position
+        while at < len(taken) and taken[at][0] < end:
+            if start < taken[at][0]:
+                yield start, taken[at][0]
+            start = max(start, taken[at][1])
+            at += 1
+        if start < end:
+            yield start, end
 
 
 def page_order(k: Kernel, pfn: int) -> int:

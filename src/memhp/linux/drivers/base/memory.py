@@ -22,18 +22,20 @@ from errno import EBUSY, EEXIST, EINVAL, ENXIO, ERANGE
 from itertools import count
 from typing import TYPE_CHECKING
 
-from memhp.errors import KernelError, UsageError
+from memhp.errors import KernelError
 from memhp.linux import bug, sched
 from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.memory import (
     MEM_FINISH_OFFLINE,
+    MEM_GOING_OFFLINE,
     MEM_OFFLINE,
     MEM_ONLINE,
     MEM_PREPARE_ONLINE,
     STATE_NAMES,
     MemoryBlock,
     MemoryGroup,
+    MemoryIsolateNotify,
     MemoryNotify,
 )
 from memhp.linux.include.memory_hotplug import (
@@ -99,6 +101,20 @@ def memory_notify(k: Kernel, val: int, v: MemoryNotify) -> int:
     return notifier.blocking_notifier_call_chain(k, k.memory_chain, val, v)
 
 
+def register_memory_isolate_notifier(k: Kernel, nb: NotifierBlock) -> None:
+    """
+    Let somebody say which pages of a pageblock are his.
+
+    Source: drivers/base/memory.c register_memory_isolate_notifier() [v4.9]
+    """
+    k.memory_isolate_chain = notifier.blocking_notifier_chain_register(k.memory_isolate_chain, nb)
+
+
+def memory_isolate_notify(k: Kernel, val: int, v: MemoryIsolateNotify) -> int:
+    """Source: drivers/base/memory.c memory_isolate_notify() [v4.9]"""
+    return notifier.atomic_notifier_call_chain(k, k.memory_isolate_chain, val, v)
+
+
 # Going online
 
 
@@ -129,10 +145,10 @@ def memory_block_action(k: Kernel, mem: MemoryBlock, action: int) -> None:
 
     Args:
         mem: The block. (Before v5.18 its first section, and how it is to go online, stand for it.)
-        action: MEM_ONLINE.
+        action: MEM_ONLINE or MEM_OFFLINE.
 
     Raises:
-        KernelError: EBUSY if a page is not reserved [v4.9]; what online_pages() says.
+        KernelError: EBUSY if a page is not reserved that is to go online [v4.9]; what online_pages() and offline_pages() say.
 
     Source: drivers/base/memory.c memory_block_action() [v4.9, v5.10, v5.18]
     """
@@ -146,6 +162,9 @@ def memory_block_action(k: Kernel, mem: MemoryBlock, action: int) -> None:
             raise KernelError(
                 EBUSY, _why_not_reserved(k, start_pfn), where="pages_correctly_reserved", source=__file__, pfn=start_pfn)
         memory_hotplug.online_pages(k, start_pfn, nr_pages, mem.online_type, nid=mem.nid)
+        return
+    if action == MEM_OFFLINE:
+        memory_hotplug.offline_pages(k, start_pfn, nr_pages)
         return
     bug.WARN_ON(k.log, True)
     raise KernelError(EINVAL, f"unknown action {action}", section=mem.start_section_nr)
@@ -219,6 +238,8 @@ def memory_block_change_state(k: Kernel, mem: MemoryBlock, to_state: int, from_s
     """
     if mem.state != from_state_req:
         raise KernelError(EINVAL, f"memory{mem.dev_id} is {STATE_NAMES[mem.state]}", block=mem.dev_id)
+    if to_state == MEM_OFFLINE:
+        mem.state = MEM_GOING_OFFLINE
     try:
         memory_block_action(k, mem, to_state)
     except KernelError:
@@ -248,13 +269,20 @@ def memory_subsys_online(k: Kernel, mem: MemoryBlock) -> None:
 
 def memory_subsys_offline(k: Kernel, mem: MemoryBlock) -> None:
     """
-    The bus's offline callback; taking a block offline is not modelled yet.
+    The bus's offline callback.
+
+    Context: mem_hotplug lock held for writing.
+    Raises:
+        KernelError: EINVAL if a section of the block is absent; what taking it offline says.
 
     Source: drivers/base/memory.c memory_subsys_offline() [v4.9]
     """
     if mem.state == MEM_OFFLINE:
         return
-    raise UsageError(f"memory{mem.dev_id} is online, and taking a block offline is not modelled yet; nothing was changed")
+    if mem.section_count != k.sections_per_block:
+        raise KernelError(
+            EINVAL, f"memory{mem.dev_id} has {mem.section_count} of its {k.sections_per_block} sections", block=mem.dev_id)
+    memory_block_change_state(k, mem, MEM_OFFLINE, MEM_ONLINE)
 
 
 # Files of a block
@@ -338,7 +366,7 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         memory_hotplug.mem_hotplug_done(k)
         core.unlock_device_hotplug(k)
         raise
@@ -370,7 +398,7 @@ def store_online(k: Kernel, mem: MemoryBlock, buf: str) -> None:
             core.device_online(k, mem)
         else:
             core.device_offline(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
@@ -412,7 +440,7 @@ def state_store(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
