@@ -22,7 +22,7 @@ from errno import EBUSY, EEXIST, EINVAL, ENXIO, ERANGE
 from itertools import count
 from typing import TYPE_CHECKING
 
-from memhp.errors import KernelError
+from memhp.errors import KernelError, UsageError
 from memhp.linux import bug, sched
 from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
@@ -279,6 +279,8 @@ def memory_subsys_offline(k: Kernel, mem: MemoryBlock) -> None:
     """
     if mem.state == MEM_OFFLINE:
         return
+    if k.tree.zones_chosen_at_online:
+        raise UsageError(f"memory{mem.dev_id} is online, and taking a block offline is not modelled yet; nothing was changed")
     if mem.section_count != k.sections_per_block:
         raise KernelError(
             EINVAL, f"memory{mem.dev_id} has {mem.section_count} of its {k.sections_per_block} sections", block=mem.dev_id)
@@ -366,7 +368,7 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except KernelError:
+    except (KernelError, UsageError):
         memory_hotplug.mem_hotplug_done(k)
         core.unlock_device_hotplug(k)
         raise
@@ -398,7 +400,7 @@ def store_online(k: Kernel, mem: MemoryBlock, buf: str) -> None:
             core.device_online(k, mem)
         else:
             core.device_offline(k, mem)
-    except KernelError:
+    except (KernelError, UsageError):
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
@@ -440,7 +442,7 @@ def state_store(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except KernelError:
+    except (KernelError, UsageError):
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
@@ -577,7 +579,7 @@ def memory_probe_store(k: Kernel, buf: str) -> None:
     try:
         nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
         memory_hotplug.__add_memory(k, nid, phys_addr, block, MHP_NONE)
-    except KernelError:
+    except (KernelError, UsageError):
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
