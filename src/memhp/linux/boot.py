@@ -335,6 +335,7 @@ def do_initcalls(k: Kernel) -> None:
     """Watermarks, CMA, memory blocks, nodes; what boot no longer needs is given back. Source: init/main.c do_initcalls()"""
     if k.config.CMA:
         cma.cma_init_reserved_areas(k)
+    k.arch.initcalls(k)
     page_alloc.init_per_zone_wmark_min(k)
     memory.memory_dev_init(k)
     for nid in sorted(k.nodes):

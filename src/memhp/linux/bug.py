@@ -28,16 +28,20 @@ class Log:
     Attributes:
         lines: What was printed, oldest first.
         warned: Places of WARN_ON_ONCE and printk_once that have spoken.
+        limited: How often who has spoken where it is rate-limited: (name, pid) -> times.
     """
 
-    __slots__ = ("lines", "warned")
+    __slots__ = ("limited", "lines", "warned")
 
-    def __init__(self, lines: list[str] | None = None, warned: set[str] | None = None) -> None:
+    def __init__(
+        self, lines: list[str] | None = None, warned: set[str] | None = None, limited: dict[tuple[str, int], int] | None = None,
+    ) -> None:
         self.lines = lines if lines is not None else []
         self.warned = warned if warned is not None else set()
+        self.limited = limited if limited is not None else {}
 
     def copy(self) -> Log:
-        return Log(list(self.lines), set(self.warned))
+        return Log(list(self.lines), set(self.warned), self.limited.copy())
 
 
 def printk(log: Log, message: str) -> None:
@@ -50,6 +54,17 @@ def printk_once(log: Log, message: str) -> None:
     if message not in log.warned:
         log.warned.add(message)
         log.lines.append(message)
+
+
+def __ratelimit(log: Log, pid: int, name: str, burst: int) -> bool:
+    """
+    Whether a task may speak: `burst` times, for in what it does no time passes here.
+
+    Source: lib/ratelimit.c ___ratelimit()
+    """
+    times = log.limited.get((name, pid), 0)
+    log.limited[name, pid] = times + 1
+    return times < burst
 
 
 def WARN_ON(log: Log, condition: object) -> bool:

@@ -117,6 +117,29 @@ class Tree:
         "v5.10", "b30c59279dd8", "pages go online isolated, and to the tail of the free lists")
     free_pages_move_to_tail: bool = since(
         "v5.10", "", "free pages that change their migratetype go to the tail of the free lists, not to the head")
+    # Read off the sources of v4.9, v5.10, v6.1 and v6.12: which release in between brought it is not confirmed.
+    offline_checks_ram: bool = since(
+        "v5.5", "", "offlining refuses a range that is not System RAM throughout; before, a block without all of its sections")
+    isolation_reports_page: bool = since(
+        "v5.5", "", "every page of a pageblock is looked at before it is isolated, and the one in the way is dumped")
+    isolates_single_pageblocks: bool = since(
+        "v5.19", "", "the pageblocks at both ends of a range are isolated first")
+    isolation_splits_blocks: bool = since(
+        "v6.10", "", "a free block that reaches into a pageblock from before it is split when the pageblock is isolated")
+    offline_prints_pages: bool = until(
+        "v5.12", "", "\"Offlined Pages N\" is logged")
+    node_state_before_zonelists: bool = since(
+        "v6.10", "", "a node that lost its last memory is noted as such before zonelists are built")
+    migrates_huge_pages_whole: bool = since(
+        "v4.14", "", "transparent huge pages are migrated whole, and split only where no other is to be had")
+    hugetlb_temporary_pages: bool = since(
+        "v4.17", "", "a page of hugetlbfs may be moved to a new one, beyond the size of the pool, for which the old one goes")
+    bootmem_veto_is_logged: bool = since(
+        "v5.11", "", "arm64 says which boot memory was not to be offlined")
+    offline_disables_pcp: bool = since(
+        "v5.11", "", "per-cpu page lists are off while a range is taken offline")
+    dump_page_has_no_pointer: bool = since(
+        "v6.9", "", "dump_page() prints no pointer")
     memory_block_keeps_zone: bool = since(
         "v5.18", "395f6081bad4", "a memory block knows its zone; blocks in several zones cannot go offline")
     memory_block_counts_poison: bool = since(

@@ -82,6 +82,7 @@ class ArchOps:
         arch_remove_memory: (k, start, size, altmap): sections and mappings go.
         arch_get_mappable_range: (k) -> first and last byte that its linear map can reach.
         arch_supports_memmap_on_memory: (k, vmemmap_size) -> whether a block's memmap of that size may lie on the block.
+        initcalls: (k): notifiers of its own are registered.
         VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
         arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
         vmemmap_populate: (k, start_pfn, end_pfn, node, altmap); raises KernelError.
@@ -107,6 +108,7 @@ class ArchOps:
     arch_remove_memory: Callable[[Kernel, int, int, VmemAltmap | None], None]
     arch_get_mappable_range: Callable[[Kernel], tuple[int, int]]
     arch_supports_memmap_on_memory: Callable[[Kernel, int], bool]
+    initcalls: Callable[[Kernel], None]
     VMALLOC_TOTAL: int
     arch_report_meminfo: Callable[[Kernel], str]
     vmemmap_populate: Callable[[Kernel, int, int, int, VmemAltmap | None], None]

@@ -100,3 +100,23 @@ def _runs(k: Kernel, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
         pfn = stop
     if begin < end:
         yield begin, end, last
+
+
+def online_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
+    """The runs of [start, end) for which pfn_to_online_page() finds a page. Source: none"""
+    if end <= start:
+        return []
+    points = {*k.pfn_valid.cuts(k, start, end)}
+    if k.tree.has_taint_sections and mmzone.SUB.cuts is not None:
+        points |= set(mmzone.SUB.cuts(k, start, end))
+        points |= {pfn for span in k.dev_pagemaps for pfn in span if start < pfn < end}
+    ordered = sorted(points)
+    runs: list[tuple[int, int]] = []
+    for pfn, stop in zip(ordered, [*ordered[1:], end], strict=True):
+        if pfn_to_online_page(k, pfn) is None:
+            continue
+        if runs and runs[-1][1] == pfn:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((pfn, stop))
+    return runs

@@ -92,6 +92,23 @@ def alloc_huge_page_node(k: Kernel, nid: int) -> int:
     return pfn
 
 
+def alloc_hugetlb_folio_nodemask(k: Kernel, preferred_nid: int, nmask: frozenset[int]) -> int:
+    """
+    Return a huge page to move another one to, or -1: a free one that is not promised, or a new one, for which the old one goes.
+
+    Source: mm/hugetlb.c alloc_hugetlb_folio_nodemask(), alloc_migrate_hugetlb_folio() [v6.12]
+    """
+    if len(k.hstate.free) > k.hstate.resv_huge_pages:
+        for nid in sorted(nmask, key=lambda nid: (nid != preferred_nid, nid)):
+            pfn = dequeue_huge_page_node(k, nid)
+            if pfn >= 0:
+                return pfn
+    pfn = page_alloc.__alloc_pages_nodemask(k, GFP_HIGHUSER_MOVABLE_NOWARN, huge_page_order(k), preferred_nid, nmask)
+    if pfn >= 0:
+        prep_new_huge_page(k, pfn)
+    return pfn
+
+
 def free_huge_page(k: Kernel, pfn: int) -> None:
     """
     Give a huge page back: to the pool, or, if there are more than there should be, to the page allocator.

@@ -68,6 +68,11 @@ def neither(one: bytes | bytearray, other: bytes | bytearray) -> bytes:
     return (ones & ~(int.from_bytes(one, "little") | int.from_bytes(other, "little"))).to_bytes(len(one), "little")
 
 
+def without(one: bytes | bytearray, other: bytes | bytearray) -> bytes:
+    """Bytes that are 1 where `one` is and `other` is not. Source: none"""
+    return (int.from_bytes(one, "little") & ~int.from_bytes(other, "little")).to_bytes(len(one), "little")
+
+
 def runs(mask: bytes | bytearray, start: int) -> Iterator[tuple[int, int]]:
     """The runs [first, end) of ones in a mask whose first byte stands for pfn `start`. Source: none"""
     position = mask.find(1)

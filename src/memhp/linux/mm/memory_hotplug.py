@@ -26,7 +26,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
-from memhp.linux import sched
+from memhp.linux import bug, sched
 from memhp.linux.bug import BUG_ON, WARN_ON, WARN_ON_ONCE, printk, printk_once
 from memhp.linux.drivers.base import core, memory, node
 from memhp.linux.drivers.firmware import memmap as firmware_memmap
@@ -83,13 +83,14 @@ from memhp.linux.include.page_flags import (
     KIND_HUGETLB,
     KIND_MEMMAP,
     PG_HEAD,
+    PG_HWPOISON,
     PG_LRU,
     PG_OFFLINE,
     PageReserved,
     SetPageReserved,
 )
 from memhp.linux.kernel import resource
-from memhp.linux.mm import hugetlb, memblock, migrate, mm_init, page_alloc, page_isolation, sparse
+from memhp.linux.mm import debug, hugetlb, memblock, migrate, mm_init, page_alloc, page_isolation, sparse, swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -1822,6 +1823,8 @@ NR_OFFLINE_AT_ONCE_PAGES = 256
 
 _SET = bytes(1 if value else 0 for value in range(256))
 _LRU = bytes(1 if value & PG_LRU else 0 for value in range(256))
+_POISONED = bytes(1 if value & PG_HWPOISON else 0 for value in range(256))
+_LARGE = bytes(1 if value in (KIND_HUGE, KIND_HUGETLB) else 0 for value in range(256))
 
 
 def _valid_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
@@ -1829,12 +1832,15 @@ def _valid_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
     return [(low, high) for low, high, valid in mmzone.pfn_valid_runs(k, start, end) if valid] if start < end else []
 
 
-def scan_movable_pages(k: Kernel, start: int, end: int) -> int:
+def scan_movable_pages(k: Kernel, start: int, end: int) -> int | None:
     """
-    Return the first page of a range that could be migrated: one on the LRU lists, or of a huge page in use. 0 if there is none,
-    so that page 0 is never found.
+    Return the first page of a range that could be migrated: one on the LRU lists, or of a huge page in use. None if there is
+    none; in v4.9 page 0 is none, too.
 
-    Source: mm/memory_hotplug.c scan_movable_pages() [v4.9]
+    Raises:
+        KernelError: EBUSY for a PageOffline page before it whose driver has not given it up [v5.8].
+
+    Source: mm/memory_hotplug.c scan_movable_pages() [v4.9, v5.10]
     """
     for low, high in _valid_runs(k, start, end):
         for columns, a, b, first in page_ranges(k, low, high - low):
@@ -1842,10 +1848,22 @@ def scan_movable_pages(k: Kernel, start: int, end: int) -> int:
             stop = b if found < 0 else found
             huge = _active_huge_page(columns, a, stop)
             if huge >= 0:
-                found = huge
+                found = stop = huge
+            kept = _kept_offline_page(columns, a, stop) if k.tree.zones_chosen_at_online else -1
+            if kept >= 0:
+                pfn = first + kept - a
+                raise KernelError(EBUSY, f"page {pfn:#x} is PageOffline, and its driver holds on to it", pfn=pfn)
             if found >= 0:
-                return first + found - a
-    return 0
+                return first + found - a or None
+    return None
+
+
+def _kept_offline_page(columns: PageColumns, start: int, end: int) -> int:
+    """The offset of the first PageOffline page with a reference in [start, end), or -1. Source: none"""
+    at = columns.find(FLAGS, start, end, PG_OFFLINE, PG_OFFLINE)
+    while at >= 0 and not columns.get(REFCOUNT, at):
+        at = columns.find(FLAGS, at + 1, end, PG_OFFLINE, PG_OFFLINE) if columns.uniform(FLAGS) is None else -1
+    return at
 
 
 def _active_huge_page(columns: PageColumns, start: int, end: int) -> int:
@@ -1962,6 +1980,57 @@ def _isolate_some(k: Kernel, source: migrate.Source, pfn: int, end: int, move_pa
     return end, move_pages, 0
 
 
+def _do_migrate_range_v5_10(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    do_migrate_range(): move every page of a range away that can be moved. What remains is told by the next scan_movable_pages().
+
+    Pages go to other nodes, and only if there are none with memory, to the same.
+
+    Source: mm/memory_hotplug.c do_migrate_range() [v5.10, v6.12]
+    """
+    source = migrate.Source([])
+    for low, high in _valid_runs(k, start_pfn, end_pfn):
+        for columns, a, b, first in page_ranges(k, low, high - low):
+            counts = columns.values(REFCOUNT, a, b).translate(_SET)
+            position = counts.find(1)
+            if position < 0:
+                continue
+            lru = columns.values(FLAGS, a, b).translate(_LRU)
+            poisoned = columns.values(FLAGS, a, b).translate(_POISONED)
+            large = columns.values(KIND, a, b).translate(_LARGE)
+            while position >= 0:
+                page = first + position
+                if large[position]:
+                    order = hugetlb.huge_page_order(k)
+                    if not poisoned[position]:
+                        source.add(page, page + (1 << order), order)
+                    position = counts.find(1, position + (1 << order))
+                    continue
+                if poisoned[position] or not lru[position]:
+                    if not poisoned[position] and bug.__ratelimit(k.log, k.tasks.current, "migrate_rs", 10):
+                        printk(k.log, f"failed to isolate pfn {page:x}")
+                        debug.dump_page(k, page, "isolation failed")
+                    position = counts.find(1, position + 1)
+                    continue
+                ends = counts.find(0, position), lru.find(0, position), poisoned.find(1, position), large.find(1, position)
+                stop = min((end for end in ends if end >= 0), default=b - a)
+                source.add(page, first + stop)
+                position = counts.find(1, stop)
+    if not source:
+        return
+    nid = mm.page_to_nid(k, source.items[0][0])
+    mtc = migrate.MigrationTargetControl(nid, (k.node_states[N_MEMORY] - {nid}) or frozenset({nid}))
+    ret = migrate.migrate_pages(k, source, partial(migrate.alloc_migration_target, mtc=mtc))
+    if ret:
+        for start, end, order in source.items:
+            for page in (start,) if order else range(start, min(end, start + 10)):
+                if not bug.__ratelimit(k.log, k.tasks.current, "migrate_rs", 10):
+                    break
+                printk(k.log, f"migrating pfn {page:x} failed ret:{ret}")
+                debug.dump_page(k, page, "migration failure")
+        migrate.putback_movable_pages(k, source)
+
+
 # Offlining
 
 
@@ -1982,7 +2051,7 @@ def offline_isolated_pages(k: Kernel, start_pfn: int, end_pfn: int) -> None:
 
 def check_pages_isolated_cb(k: Kernel, start_pfn: int, nr_pages: int, data: list[int]) -> int:
     """Source: mm/memory_hotplug.c check_pages_isolated_cb() [v4.9]"""
-    page_isolation.test_pages_isolated(k, start_pfn, start_pfn + nr_pages, True)
+    page_isolation.test_pages_isolated(k, start_pfn, start_pfn + nr_pages, page_isolation.MEMORY_OFFLINE)
     data[0] += nr_pages
     return 0
 
@@ -2020,10 +2089,10 @@ def node_states_check_changes_offline(k: Kernel, nr_pages: int, zone: Zone, arg:
     """
     Note which node states will change.
 
-    Source: mm/memory_hotplug.c node_states_check_changes_offline() [v4.9], without HIGHMEM
+    Source: mm/memory_hotplug.c node_states_check_changes_offline() [v4.9, v5.10], without HIGHMEM
     """
     zones = k.nodes[zone.nid].node_zones
-    zone_last = k.ZONE_NORMAL if k.config.MOVABLE_NODE else k.ZONE_MOVABLE
+    zone_last = k.ZONE_NORMAL if _normal_is_apart(k) else k.ZONE_MOVABLE
     present_pages = sum(z.present_pages for z in zones[: zone_last + 1])
     normal = zone.idx <= zone_last and nr_pages >= present_pages
     arg.status_change_nid_normal = zone.nid if normal else -1
@@ -2036,29 +2105,168 @@ def node_states_clear_node(k: Kernel, nid: int, arg: MemoryNotify) -> None:
     """
     Note that a node has no normal memory, or none at all, any more.
 
-    Without MOVABLE_NODE the two are one state in C.
+    In v4.9 without MOVABLE_NODE the two are one state in C.
 
-    Source: mm/memory_hotplug.c node_states_clear_node() [v4.9]
+    Source: mm/memory_hotplug.c node_states_clear_node() [v4.9, v5.10]
     """
     if arg.status_change_nid_normal >= 0:
         k.node_states[N_NORMAL_MEMORY] -= {nid}
-        if not k.config.MOVABLE_NODE:
+        if not _normal_is_apart(k):
             k.node_states[N_MEMORY] -= {nid}
-    if k.config.MOVABLE_NODE and arg.status_change_nid >= 0:
+    if _normal_is_apart(k) and arg.status_change_nid >= 0:
         k.node_states[N_MEMORY] -= {nid}
 
 
-def offline_pages(k: Kernel, start_pfn: int, nr_pages: int) -> None:
+def _normal_is_apart(k: Kernel) -> bool:
+    """Whether N_NORMAL_MEMORY and N_MEMORY are two states: under MOVABLE_NODE, and always since v4.13. Source: none"""
+    return k.config.MOVABLE_NODE or not k.tree.config_movable_node
+
+
+def offline_pages(k: Kernel, start_pfn: int, nr_pages: int, zone: Zone | None = None, group: int = 0) -> None:
     """
     Empty a range and take it out of use.
 
-    Context: mem_hotplug lock held for writing.
-    Raises:
-        KernelError: see __offline_pages().
+    Args:
+        start_pfn: First page, pageblock aligned.
+        nr_pages: Pages, up to a section's end.
+        zone: Its zone, which the caller knows [v5.18].
+        group: Id of its memory group, or 0 [v5.15].
 
-    Source: mm/memory_hotplug.c offline_pages() [all]
+    Context: mem_hotplug lock held for writing; v5.10 takes it here.
+    Raises:
+        KernelError: see _offline_pages_v5_10(), __offline_pages() [v4.9].
+
+    Source: mm/memory_hotplug.c offline_pages() [v4.9, v5.10, v6.12]
     """
-    __offline_pages(k, start_pfn, start_pfn + nr_pages, 120)
+    if not k.tree.zones_chosen_at_online:
+        __offline_pages(k, start_pfn, start_pfn + nr_pages, 120)
+    elif zone is not None:
+        _offline_pages_v5_10(k, start_pfn, nr_pages, zone, group)
+    else:
+        _check_whole_sections(k, start_pfn, nr_pages, start_pfn)
+        mem_hotplug_begin(k)
+        try:
+            _offline_pages_v5_10(k, start_pfn, nr_pages, None, 0)
+        except KernelError:
+            mem_hotplug_done(k)
+            raise
+        mem_hotplug_done(k)
+
+
+def count_system_ram_pages_cb(k: Kernel, start_pfn: int, nr_pages: int, data: list[int]) -> int:
+    """Source: mm/memory_hotplug.c count_system_ram_pages_cb() [v5.5]"""
+    data[0] += nr_pages
+    return 0
+
+
+def _check_whole_sections(k: Kernel, start_pfn: int, nr_pages: int, aligned: int) -> None:
+    """Refuse a range of no pages, or that does not end with a section. Raises KernelError EINVAL. Source: offline_pages()"""
+    block = k.pageblock_nr_pages - 1 if k.tree.memory_block_keeps_zone else k.PAGES_PER_SECTION - 1
+    if WARN_ON_ONCE(k.log, not nr_pages or aligned & block or (start_pfn + nr_pages) % k.PAGES_PER_SECTION):
+        raise KernelError(EINVAL, f"[{start_pfn:#x}, +{nr_pages:#x}) is not made of whole sections", pfn=start_pfn)
+
+
+def _offline_pages_v5_10(k: Kernel, start_pfn: int, nr_pages: int, zone: Zone | None, group: int) -> None:
+    """
+    offline_pages(): isolate a range, move its pages away, take it out of use, and out of its zone.
+
+    There is no time-out: pages that do not move are tried again until a signal comes. If none ever does, the task waits for ever.
+
+    Raises:
+        KernelError: EINVAL for a range that is not made of whole sections, has holes, or lies in several zones; EBUSY if a
+            pageblock cannot be isolated, a PageOffline page is not given up, or all free huge pages are promised; EINTR on a
+            signal; what a notifier says.
+        KernelHangError: pages do not move, and no signal comes. The range stays isolated.
+
+    Source: mm/memory_hotplug.c offline_pages() [v5.10, v6.1, v6.12]
+    """
+    end_pfn = start_pfn + nr_pages
+    _check_whole_sections(k, start_pfn, nr_pages, start_pfn)
+    system_ram_pages = [0]
+    resource.walk_system_ram_range(k, start_pfn, nr_pages, partial(count_system_ram_pages_cb, data=system_ram_pages))
+    if system_ram_pages[0] != nr_pages:
+        holes = nr_pages - system_ram_pages[0]
+        raise KernelError(EINVAL, f"memory holes: {holes:#x} of {nr_pages:#x} pages are not System RAM", pfn=start_pfn)
+    if zone is None:
+        if not test_pages_in_a_zone(k, start_pfn, end_pfn):
+            raise KernelError(EINVAL, "multizone range: the pages lie in several zones", pfn=start_pfn)
+        zone = mm.page_zone(k, start_pfn)
+    elif WARN_ON_ONCE(k.log, mm.page_zone(k, start_pfn) is not zone or mm.page_zone(k, end_pfn - 1) is not zone):
+        raise KernelError(EINVAL, "multizone range: an end of it lies in another zone", pfn=start_pfn)
+    node = zone.nid
+    if k.tree.offline_disables_pcp:
+        page_alloc.zone_pcp_disable(k, zone)
+        swap.lru_cache_disable(k)
+    arg = MemoryNotify(start_pfn, nr_pages)
+    try:
+        page_isolation.start_isolate_page_range(
+            k, start_pfn, end_pfn, MIGRATE_MOVABLE, page_isolation.MEMORY_OFFLINE | page_isolation.REPORT_FAILURE)
+        node_states_check_changes_offline(k, nr_pages, zone, arg)
+        try:
+            ret = notifier_to_errno(memory.memory_notify(k, MEM_GOING_OFFLINE, arg))
+            if ret:
+                raise KernelError(ret, "notifier failure: MEM_GOING_OFFLINE was vetoed", pfn=start_pfn)
+            _empty_range_v5_10(k, start_pfn, end_pfn)
+        except KernelError:
+            page_isolation.undo_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE)
+            memory.memory_notify(k, MEM_CANCEL_OFFLINE, arg)
+            raise
+    finally:
+        if k.tree.offline_disables_pcp:
+            swap.lru_cache_enable(k)
+            page_alloc.zone_pcp_enable(k, zone)
+    managed_pages = page_alloc.__offline_isolated_pages(k, start_pfn, end_pfn)
+    if k.tree.offline_prints_pages:
+        printk(k.log, f"Offlined Pages {nr_pages}")
+    zone.nr_isolate_pageblock -= nr_pages // k.pageblock_nr_pages
+    page_alloc.adjust_managed_page_count(k, start_pfn, -managed_pages)
+    adjust_present_page_count(k, start_pfn, group, -nr_pages)
+    page_alloc.init_per_zone_wmark_min(k)
+    if k.tree.node_state_before_zonelists:
+        node_states_clear_node(k, node, arg)
+    if not mmzone.populated_zone(zone):
+        page_alloc.zone_pcp_reset(zone)
+        page_alloc.build_all_zonelists(k, None, None)
+    elif not k.tree.offline_disables_pcp:
+        page_alloc.zone_pcp_update(k, zone)
+    if not k.tree.node_state_before_zonelists:
+        node_states_clear_node(k, node, arg)
+    memory.memory_notify(k, MEM_OFFLINE, arg)
+    remove_pfn_range_from_zone(k, zone, start_pfn, nr_pages)
+
+
+def _empty_range_v5_10(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+    """
+    The loops of offline_pages(): move pages away until none is left that could be moved, and all are free.
+
+    If a round changed nothing, the following ones will not either; then only a signal ends it.
+
+    Raises:
+        KernelError: EBUSY, EINTR.
+        KernelHangError: no signal comes.
+
+    Source: mm/memory_hotplug.c offline_pages() [v5.10, v6.1, v6.12]
+    """
+    while True:
+        pfn: int | None = start_pfn
+        while pfn is not None:
+            if sched.signal_pending(k.tasks):
+                raise KernelError(EINTR, "signal backoff: a signal is pending", pfn=pfn)
+            pfn = scan_movable_pages(k, pfn, end_pfn)
+            if pfn is not None:
+                before = k.pgmigrate_success
+                _do_migrate_range_v5_10(k, pfn, end_pfn)
+                if before == k.pgmigrate_success:
+                    what = debug._describe_page(k, pfn)
+                    sched.wait_for_signal(k.tasks, f"tries for ever to move page {pfn:#x} ({what}) away")
+        hugetlb.dissolve_free_huge_pages(k, start_pfn, end_pfn)
+        try:
+            page_isolation.test_pages_isolated(k, start_pfn, end_pfn, page_isolation.MEMORY_OFFLINE)
+            return
+        except KernelError as err:
+            at = err.facts["pfn"]
+            assert isinstance(at, int)
+            sched.wait_for_signal(k.tasks, f"waits for ever for page {at:#x} ({debug._describe_page(k, at)}) to be free")
 
 
 def __offline_pages(k: Kernel, start_pfn: int, end_pfn: int, timeout: int) -> None:
@@ -2085,7 +2293,7 @@ def __offline_pages(k: Kernel, start_pfn: int, end_pfn: int, timeout: int) -> No
     nr_pages = end_pfn - start_pfn
     if zone.idx <= k.ZONE_NORMAL and not can_offline_normal(k, zone, nr_pages):
         raise KernelError(EINVAL, f"node {node} keeps movable memory, and this is its last normal memory", pfn=start_pfn)
-    page_isolation.start_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE, True)
+    page_isolation.start_isolate_page_range(k, start_pfn, end_pfn, MIGRATE_MOVABLE, page_isolation.MEMORY_OFFLINE)
     arg = MemoryNotify(start_pfn, nr_pages)
     node_states_check_changes_offline(k, nr_pages, zone, arg)
     try:
@@ -2141,7 +2349,7 @@ def _empty_range(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int, timeout: i
         if drain:
             page_alloc.drain_all_pages(k, zone)
         pfn = scan_movable_pages(k, start_pfn, end_pfn)
-        if not pfn:
+        if pfn is None:
             return
         moved = k.pgmigrate_success
         ret = do_migrate_range(k, pfn, end_pfn)

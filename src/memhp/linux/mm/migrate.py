@@ -22,6 +22,7 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from memhp.linux.include import mm
+from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_USER_MOVABLE
 from memhp.linux.include.memory_model import page_columns_rw, page_ranges, page_ranges_rw
 from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.page_flags import KIND_ANON, PAGE_INITIALISED, PG_HEAD, PG_HWPOISON
@@ -58,6 +59,47 @@ class Source:
             self.items[-1] = (last[0], end, 0)
         else:
             self.items.append((start, end, order))
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationTargetControl:
+    """
+    struct migration_target_control: where new pages may come from.
+
+    Attributes:
+        nid: The node to prefer.
+        nmask: The only nodes they may come from.
+    """
+
+    nid: int
+    nmask: frozenset[int]
+
+
+def alloc_migration_target(k: Kernel, page: int, nr_pages: int, order: int, mtc: MigrationTargetControl) -> Runs:
+    """
+    Allocate new pages for some that have to go.
+
+    Pages that come from ZONE_MOVABLE may go there again; others may not. (Those of hugetlbfs may, wherever they come from.)
+
+    Args:
+        page: First of them.
+        nr_pages: How many base pages, or one huge page.
+        order: Of the huge page; 0 for base pages.
+
+    Returns:
+        Runs [start, end); fewer pages than asked for if memory ran out.
+
+    Source: mm/migrate.c alloc_migration_target() [v5.9]
+    """
+    if order and hugetlb.PageHuge(k, page):
+        huge = hugetlb.alloc_hugetlb_folio_nodemask(k, mtc.nid, mtc.nmask)
+        return [(huge, huge + (1 << order))] if huge >= 0 else []
+    gfp_mask = GFP_HIGHUSER_MOVABLE if mm.page_zonenum(k, page) == k.ZONE_MOVABLE else GFP_USER_MOVABLE
+    gfp_mask = replace(gfp_mask, nowarn=True)
+    if order:
+        new = page_alloc.__alloc_pages_nodemask(k, gfp_mask, order, mtc.nid, mtc.nmask)
+        return [(new, new + (1 << order))] if new >= 0 else []
+    return page_alloc._alloc_base_pages(k, gfp_mask, mtc.nid, nr_pages, mtc.nmask)
 
 
 def migrate_prep(k: Kernel) -> None:
@@ -109,7 +151,8 @@ def unmap_and_move(
     k: Kernel, start: int, end: int, order: int, get_new_page: Callable[[Kernel, int, int, int], Runs], left: Source,
 ) -> int:
     """
-    Move base pages [start, end), or the first page of a transparent huge page, which is split for that.
+    Move base pages [start, end), or a transparent huge page: v4.9 splits it, and moves its first page; others move it whole, and
+    split it only if there is no huge page to be had.
 
     Args:
         left: Where base pages go that cannot move.
@@ -120,8 +163,18 @@ def unmap_and_move(
     Source: mm/migrate.c unmap_and_move() [v4.9]
     """
     if order:
+        if k.tree.migrates_huge_pages_whole:
+            if mm.page_ref_count(k, start) > 1:
+                return 1
+            new = get_new_page(k, start, 1, order)
+            if new:
+                _copy(k, start, new[0][0], 1 << order)
+                _follow(k, [(start, new[0][0], 1 << order)])
+                k.pgmigrate_success += 1
+                page_alloc.__free_pages(k, start, order)
+                return 0
         split_huge_page(k, start, order)
-        end = start + 1
+        end = end if k.tree.migrates_huge_pages_whole else start + 1
     failed = 0
     for low, high in _held(k, start, end):
         left.add(low, high)
@@ -143,17 +196,22 @@ def unmap_and_move_huge_page(k: Kernel, start: int, order: int, get_new_page: Ca
 
     Source: mm/migrate.c unmap_and_move_huge_page() [v4.9]
     """
+    size = k.hstate.nr_huge_pages
     new = get_new_page(k, start, 1, order)
     if not new:
         return -ENOMEM
-    if mm.page_ref_count(k, start) > 1:
-        hugetlb.free_huge_page(k, new[0][0])
-        return 1
-    _copy(k, start, new[0][0], 1 << order)
-    _follow(k, [(start, new[0][0], 1 << order)])
-    k.pgmigrate_success += 1
-    hugetlb.free_huge_page(k, start)
-    return 0
+    temporary = k.hstate.nr_huge_pages > size and k.tree.hugetlb_temporary_pages
+    held = mm.page_ref_count(k, start) > 1
+    if not held:
+        _copy(k, start, new[0][0], 1 << order)
+        _follow(k, [(start, new[0][0], 1 << order)])
+        k.pgmigrate_success += 1
+    old = new[0][0] if held else start
+    if temporary:
+        hugetlb.update_and_free_page(k, old)
+    else:
+        hugetlb.free_huge_page(k, old)
+    return int(held)
 
 
 def split_huge_page(k: Kernel, pfn: int, order: int) -> None:

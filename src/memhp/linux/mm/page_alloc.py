@@ -27,7 +27,7 @@ from memhp.linux.bug import BUG_ON, printk
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
-from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE
+from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import (
     MEMINIT_HOTPLUG,
     MIGRATE_CMA,
@@ -55,7 +55,7 @@ from memhp.linux.include.page_flags import (
     ClearPageReserved,
     SetPageReserved,
 )
-from memhp.linux.mm import vmstat
+from memhp.linux.mm import sparse, vmstat
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -183,9 +183,12 @@ def _has_isolate_pageblock(k: Kernel, zone: Zone, pfn: int, buddy: int, migratet
     return migratetype != other and MIGRATE_ISOLATE in (migratetype, other)
 
 
-def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: int) -> None:
+def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: int, *, to_tail: bool = False) -> None:
     """
     Put 2^order pages on the free lists, merging with free buddies.
+
+    Args:
+        to_tail: At the tail of the list; else where they are likely to stay (FPI_TO_TAIL).
 
     Context: zone->lock held.
     Source: mm/page_alloc.c __free_one_page() [v4.9]
@@ -209,11 +212,16 @@ def __free_one_page(k: Kernel, pfn: int, zone: Zone, order: int, migratetype: in
         order += 1
     nr_free[order] += 1
     if order == top:
-        area.blocks[migratetype].add(pfn, pfn + (1 << order))
+        if to_tail:
+            area.blocks[migratetype].add_tail(pfn, pfn + (1 << order))
+        else:
+            area.blocks[migratetype].add(pfn, pfn + (1 << order))
         return
     pages = free_list[order][migratetype]
     pages[pfn] = None
-    if order < k.MAX_ORDER - 2:
+    if to_tail:
+        pages.move_to_end(pfn, last=False)
+    elif order < k.MAX_ORDER - 2:
         # If the next-higher buddy is free too, the two are likely to merge soon: use this one last.
         combined = pfn & ~(1 << order)
         higher_buddy = combined ^ (1 << (order + 1))
@@ -333,6 +341,15 @@ def __free_pages_core(k: Kernel, pfn: int, nr_pages: int, context: str) -> None:
     if context == MEMINIT_HOTPLUG:
         k.totalram_pages += nr_pages
     _free_pages_range(k, zone, pfn, pfn + nr_pages)
+
+
+def zone_pcp_disable(k: Kernel, zone: Zone) -> None:
+    """Let freed pages go to the buddy at once; here they always do. Source: mm/page_alloc.c zone_pcp_disable() [v5.11]"""
+    drain_all_pages(k, zone)
+
+
+def zone_pcp_enable(k: Kernel, zone: Zone) -> None:
+    """Source: mm/page_alloc.c zone_pcp_enable() [v5.11]"""
 
 
 def drain_all_pages(k: Kernel, zone: Zone) -> None:
@@ -549,32 +566,63 @@ def move_freepages_block(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_p
     return move_freepages(k, zone, start, end_pfn + 1, migratetype)
 
 
-def _move_isolated_back(
-    k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int,
-) -> tuple[int, list[tuple[int, int]]]:
+def _straddling(k: Kernel, area: FreeArea, start: int) -> int:
     """
-    Move the free pages of isolated pageblocks to another type's lists, as move_freepages_block() does.
+    Return the first pfn of the free block that begins before a pageblock and reaches into it, if the tree moves that along; else
+    `start`.
 
-    Blocks that may merge as soon as the pageblock is not isolated any more are taken off the lists instead: those as large as a
-    pageblock and not as large as can be, whose buddy's pageblock is not isolated.
-
-    Returns:
-        How many pages were moved; the blocks taken off, as (first pfn, order).
-
-    Source: mm/page_isolation.c unset_migratetype_isolate() [v4.9]
+    Source: mm/page_alloc.c find_large_buddy() [v6.10]
     """
-    if k.pageblock_order == k.MAX_ORDER - 1:
-        return move_freepages_block(k, zone, pfn, migratetype, nr_pages), []
+    head = start & ~((1 << k.MAX_ORDER - 1) - 1)
+    if k.tree.isolation_splits_blocks and head < start and any(head in blocks for blocks in area.blocks):
+        return head
+    return start
+
+
+def move_freepages_block_isolate(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int = 1) -> int:
+    """
+    Move the free pages of a pageblock (with `nr_pages`: of all that the range touches) that is to be isolated, and set its type.
+    Returns how many.
+
+    In C a free block larger than a pageblock is split first; here it goes along whole, which comes to the same once the range is
+    isolated, or given back.
+
+    Source: mm/page_alloc.c move_freepages_block_isolate() [v6.10]
+    """
     area = k.free_area_rw(zone)
     start = pfn & ~(k.pageblock_nr_pages - 1)
-    small, runs = _pull_range(area, start, (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1)
-    merging = []
+    small, runs = _pull_range(area, _straddling(k, area, start), (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1)
+    set_pageblock_migratetype(k, pfn, migratetype, nr_pages)
+    return _link_range(k, area, small, runs, migratetype)
+
+
+def _move_isolated_back(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int) -> None:
+    """
+    Give isolated pageblocks their type back, and their free pages to that type's lists, in ascending order.
+
+    Where a free block may be larger than a pageblock: one as large as a pageblock, whose buddy is not isolated any more, is freed
+    anew, and so may merge with it. Larger ones have nothing to merge with.
+
+    Source: mm/page_isolation.c unset_migratetype_isolate() [v4.9, v5.10, v6.12]
+    """
+    area = k.free_area_rw(zone)
+    start = pfn & ~(k.pageblock_nr_pages - 1)
+    end = (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1
+    small, runs = _pull_range(area, _straddling(k, area, start), end)
+    set_pageblock_migratetype(k, pfn, migratetype, nr_pages)
+    at = 0
     for block, order in small:
         buddy = block ^ (1 << order)
         if order >= k.pageblock_order and (
-                start <= buddy < block or get_pageblock_migratetype(k, buddy) != MIGRATE_ISOLATE):
-            merging.append((block, order))
-    return _link_range(k, area, [item for item in small if item not in merging], runs, migratetype), merging
+                start <= buddy < block
+                or (not start <= buddy < end and get_pageblock_migratetype(k, buddy) != MIGRATE_ISOLATE)):
+            while at < len(runs) and runs[at][0] < block:
+                zone.nr_free_pages += _link_range(k, area, [], [runs[at]], migratetype)
+                at += 1
+            __free_one_page(k, block, zone, order, migratetype, to_tail=k.tree.free_pages_move_to_tail)
+        else:
+            zone.nr_free_pages += _link_range(k, area, [(block, order)], [], migratetype)
+    zone.nr_free_pages += _link_range(k, area, [], runs[at:], migratetype)
 
 
 def change_pageblock_range(k: Kernel, pfn: int, start_order: int, migratetype: int) -> None:
@@ -673,19 +721,22 @@ def __zone_watermark_ok(k: Kernel, z: Zone, order: int, mark: int, classzone_idx
     return any(area.blocks[mt] for mt in types)
 
 
-def get_page_from_freelist(k: Kernel, gfp: Gfp, order: int, nid: int, mark: int) -> int:
+def get_page_from_freelist(
+    k: Kernel, gfp: Gfp, order: int, nid: int, mark: int, nodemask: frozenset[int] | None = None,
+) -> int:
     """
     Walk the node's zonelist for 2^order pages; returns the first pfn, or -1.
 
     Args:
         mark: WMARK_LOW or WMARK_MIN.
+        nodemask: Only zones of these nodes.
 
     Source: mm/page_alloc.c get_page_from_freelist()
     """
     high_zoneidx = k.ZONE_MOVABLE if gfp.movable_zone else k.ZONE_NORMAL
     classzone_idx = -1
     for zone_nid, idx in k.nodes[nid].node_zonelist:
-        if idx > high_zoneidx:
+        if idx > high_zoneidx or (nodemask is not None and zone_nid not in nodemask):
             continue
         zone = k.nodes[zone_nid].node_zones[idx]
         if classzone_idx < 0:
@@ -708,18 +759,18 @@ def prep_new_page(k: Kernel, pfn: int, order: int) -> None:
     page_columns(k, pfn).fill(REFCOUNT, pfn & (k.PAGES_PER_SECTION - 1), (pfn & (k.PAGES_PER_SECTION - 1)) + 1, 1)
 
 
-def __alloc_pages_nodemask(k: Kernel, gfp: Gfp, order: int, nid: int) -> int:
+def __alloc_pages_nodemask(k: Kernel, gfp: Gfp, order: int, nid: int, nodemask: frozenset[int] | None = None) -> int:
     """
-    Allocate 2^order pages, near `nid`; returns the first pfn, or -1 when memory ran out.
+    Allocate 2^order pages, near `nid` (and on the nodes of `nodemask`); returns the first pfn, or -1 when memory ran out.
 
     Nothing can be reclaimed in the model, so the slow path is one more attempt down to the minimum watermark. (Order-0
     requests would wake the OOM killer on a real machine; here they fail.)
 
     Source: mm/page_alloc.c __alloc_pages_nodemask(), __alloc_pages_slowpath()
     """
-    pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_LOW)
+    pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_LOW, nodemask)
     if pfn < 0:
-        pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_MIN)
+        pfn = get_page_from_freelist(k, gfp, order, nid, WMARK_MIN, nodemask)
     if pfn < 0 and not gfp.nowarn:
         printk(k.log, f"page allocation failure: order:{order}, mode:{gfp.name}")
     return pfn
@@ -775,6 +826,8 @@ def _take_from_freelist(
         if classzone_idx < 0:
             classzone_idx = idx
         spare = zone.nr_free_pages - zone.watermark[mark] - zone.lowmem_reserve[classzone_idx]
+        if gfp.migratetype != MIGRATE_MOVABLE:
+            spare -= zone.nr_free_cma_pages
         if spare <= 0:
             continue
         runs = _rmqueue_runs(k, zone, gfp.migratetype, min(spare, nr_pages))
@@ -786,9 +839,33 @@ def _take_from_freelist(
 
 def _rmqueue_runs(k: Kernel, zone: Zone, migratetype: int, nr_pages: int) -> list[tuple[int, int]]:
     """
-    Take single pages off one migratetype's lists, smallest block first; from others' lists one page, if there are none.
+    Take single pages, some at once: off CMA's lists as long as movable ones come from there first, or off one migratetype's; from
+    others' lists one page, if there are none. Source: mm/page_alloc.c __rmqueue()
+    """
+    cma = zone.nr_free_cma_pages if migratetype == MIGRATE_MOVABLE else 0
+    from_cma = min(nr_pages, 2 * cma - zone.nr_free_pages)
+    runs: list[tuple[int, int]] = []
+    if from_cma > 0:
+        runs = _take_smallest(k, zone, MIGRATE_CMA, from_cma)
+    if not runs:
+        from_cma = 0
+        runs = _take_smallest(k, zone, migratetype, nr_pages)
+    if not runs and cma:
+        from_cma = nr_pages
+        runs = _take_smallest(k, zone, MIGRATE_CMA, nr_pages)
+    if from_cma:
+        zone.nr_free_cma_pages -= sum(end - start for start, end in runs)
+    if not runs:
+        pfn = __rmqueue(k, zone, 0, migratetype)
+        return [(pfn, pfn + 1)] if pfn >= 0 else []
+    return runs
 
-    A block that is split for the first page gives all the following ones, so it is taken at once. Source: __rmqueue()
+
+def _take_smallest(k: Kernel, zone: Zone, migratetype: int, nr_pages: int) -> list[tuple[int, int]]:
+    """
+    Take single pages off one migratetype's lists, smallest block first, until there are none or `nr_pages` are taken.
+
+    A block that is split for the first page gives all the following ones, so it is taken at once. Source: __rmqueue_smallest()
     """
     area = k.free_area_rw(zone)
     top = k.MAX_ORDER - 1
@@ -799,9 +876,6 @@ def _rmqueue_runs(k: Kernel, zone: Zone, migratetype: int, nr_pages: int) -> lis
             if pfn >= 0:
                 break
         else:
-            if not runs:
-                pfn = __rmqueue(k, zone, 0, migratetype)
-                return [(pfn, pfn + 1)] if pfn >= 0 else []
             return runs
         _del_page(area, order, migratetype, pfn, top)
         end = pfn + min(nr_pages, 1 << order)
@@ -1307,27 +1381,61 @@ def is_pageblock_removable_nolock(k: Kernel, pfn: int) -> bool:
     return not has_unmovable_pages(k, zone, pfn, 0, True)
 
 
-def __offline_isolated_pages(k: Kernel, start_pfn: int, end_pfn: int) -> None:
+def __offline_isolated_pages(k: Kernel, start_pfn: int, end_pfn: int) -> int:
     """
-    Take every page of a range off the free lists, and reserve it. Pages that have failed need not be on any.
+    Take every page of a range off the free lists; its sections are offline from here on. (v4.9 marks no sections, but pages
+    reserved.)
+
+    Pages that have failed need not be free, nor PageOffline pages that their drivers have given up.
+
+    Returns:
+        How many pages count as managed no more: from v6.11 on all but those that were PageOffline already.
 
     Raises:
         KernelBugError: another page is in use.
 
-    Source: mm/page_alloc.c __offline_isolated_pages() [v4.9]
+    Source: mm/page_alloc.c __offline_isolated_pages() [v4.9, v5.10, v6.12]
     """
-    runs = [(start, end) for start, end, valid in mmzone.pfn_valid_runs(k, start_pfn, end_pfn) if valid]
-    if not runs:
-        return
+    if not k.tree.has_online_sections:
+        runs = [(start, end) for start, end, valid in mmzone.pfn_valid_runs(k, start_pfn, end_pfn) if valid]
+        if not runs:
+            return 0
+    else:
+        sparse.offline_mem_sections(k, start_pfn, end_pfn)
+        runs = [(start_pfn, end_pfn)]
     zone = mm.page_zone(k, runs[0][0])
     small, blocks = _pull_range(k.free_area_rw(zone), start_pfn, end_pfn)
     free = sorted([*((pfn, pfn + (1 << order)) for pfn, order in small), *blocks])
+    already_offline = 0
     for start, end in _gaps(runs, free):
         for columns, low, high, first in page_ranges(k, start, end - start):
-            found = columns.find(FLAGS, low, high, PG_HWPOISON, 0)
-            BUG_ON(k.log, found >= 0, f"page {first + found - low:#x} is in use")
-    for start, end in runs:
-        SetPageReserved(k, start, end - start)
+            already_offline += _skipped_pages(k, columns, low, high, first)
+    if not k.tree.has_online_sections:
+        for start, end in runs:
+            SetPageReserved(k, start, end - start)
+    return end_pfn - start_pfn - (already_offline if k.tree.hotplug_pages_offline else 0)
+
+
+def _skipped_pages(k: Kernel, columns: PageColumns, low: int, high: int, pfn: int) -> int:
+    """
+    See that pages that are not free have failed, or are PageOffline without a reference; returns how many of those there are.
+
+    Raises:
+        KernelBugError: one is neither.
+
+    Source: mm/page_alloc.c __offline_isolated_pages() [v4.9, v5.10, v6.12]
+    """
+    good = columns.find(FLAGS, low, high, PG_HWPOISON, 0)
+    offline = 0
+    while good >= 0:
+        stop = columns.find(FLAGS, good, high, PG_HWPOISON, PG_HWPOISON)
+        stop = high if stop < 0 else stop
+        held = columns.count(REFCOUNT, good, stop, 0xFF, 0) < stop - good
+        other = columns.find(FLAGS, good, stop, PG_OFFLINE, 0)
+        BUG_ON(k.log, held or other >= 0, f"a page of {pfn + good - low:#x}-{pfn + stop - low - 1:#x} is in use")
+        offline += stop - good
+        good = columns.find(FLAGS, stop, high, PG_HWPOISON, 0) if stop < high else -1
+    return offline
 
 
 def _gaps(runs: list[tuple[int, int]], taken: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

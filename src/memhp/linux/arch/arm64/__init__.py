@@ -32,6 +32,8 @@ ARM64 = ArchOps(
     arch_get_mappable_range=mmu.arch_get_mappable_range,
     # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
+    # Boot memory is not to go offline.
+    initcalls=mmu.prevent_bootmem_remove_init,
     VMALLOC_TOTAL=135290290112 * KIB,
     arch_report_meminfo=lambda k: "",
     vmemmap_populate=mmu.vmemmap_populate,

@@ -34,6 +34,8 @@ X86_64 = ArchOps(
     arch_get_mappable_range=lambda k: (0, (1 << 64) - 1),
     # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
+    # None that memory hotplug would hear.
+    initcalls=lambda k: None,
     VMALLOC_TOTAL=34359738367 * KIB,
     arch_report_meminfo=init_64.arch_report_meminfo,
     vmemmap_populate=init_64.vmemmap_populate,

@@ -22,7 +22,7 @@ from errno import EBUSY, EEXIST, EINVAL, ENXIO, ERANGE
 from itertools import count
 from typing import TYPE_CHECKING
 
-from memhp.errors import KernelError, UsageError
+from memhp.errors import KernelError
 from memhp.linux import bug, sched
 from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
@@ -164,7 +164,10 @@ def memory_block_action(k: Kernel, mem: MemoryBlock, action: int) -> None:
         memory_hotplug.online_pages(k, start_pfn, nr_pages, mem.online_type, nid=mem.nid)
         return
     if action == MEM_OFFLINE:
-        memory_hotplug.offline_pages(k, start_pfn, nr_pages)
+        if k.tree.memory_block_keeps_zone:
+            memory_block_offline(k, mem)
+        else:
+            memory_hotplug.offline_pages(k, start_pfn, nr_pages)
         return
     bug.WARN_ON(k.log, True)
     raise KernelError(EINVAL, f"unknown action {action}", section=mem.start_section_nr)
@@ -227,6 +230,42 @@ def memory_block_online(k: Kernel, mem: MemoryBlock) -> None:
     memory_hotplug.mem_hotplug_done(k)
 
 
+def memory_block_offline(k: Kernel, mem: MemoryBlock) -> None:
+    """
+    Take a block's pages from its zone, and its own memmap with them, if it carries it.
+
+    Raises:
+        KernelError: EINVAL for boot memory of several zones or nodes; what offline_pages() says.
+        KernelHangError: see there.
+
+    Source: drivers/base/memory.c memory_block_offline() [v5.18, v6.12]
+    """
+    start_pfn = mmzone.section_nr_to_pfn(k, mem.start_section_nr)
+    nr_pages = k.PAGES_PER_SECTION * k.sections_per_block
+    if mem.zone is None:
+        raise KernelError(EINVAL, f"memory{mem.dev_id} holds memory of several zones or nodes", block=mem.dev_id)
+    nr_vmemmap_pages = mem.altmap.free if mem.altmap is not None else 0
+    memory_hotplug.mem_hotplug_begin(k)
+    if nr_vmemmap_pages:
+        memory_hotplug.adjust_present_page_count(k, start_pfn, mem.group, -nr_vmemmap_pages)
+    try:
+        memory_hotplug.offline_pages(
+            k, start_pfn + nr_vmemmap_pages, nr_pages - nr_vmemmap_pages, k.zone(*mem.zone), mem.group)
+    except KernelError:
+        if nr_vmemmap_pages:
+            memory_hotplug.adjust_present_page_count(k, start_pfn, mem.group, nr_vmemmap_pages)
+        memory_hotplug.mem_hotplug_done(k)
+        raise
+    if nr_vmemmap_pages:
+        memory_hotplug.mhp_deinit_memmap_on_memory(k, start_pfn, nr_vmemmap_pages)
+    mem.zone = None
+    if k.tree.prepare_online_notifier:
+        arg = MemoryNotify(start_pfn + nr_vmemmap_pages, nr_pages - nr_vmemmap_pages)
+        arg.altmap_start_pfn, arg.altmap_nr_pages = start_pfn, nr_vmemmap_pages
+        memory_notify(k, MEM_FINISH_OFFLINE, arg)
+    memory_hotplug.mem_hotplug_done(k)
+
+
 def memory_block_change_state(k: Kernel, mem: MemoryBlock, to_state: int, from_state_req: int) -> None:
     """
     Move a block from one state to another, or leave it where it was.
@@ -273,15 +312,13 @@ def memory_subsys_offline(k: Kernel, mem: MemoryBlock) -> None:
 
     Context: mem_hotplug lock held for writing.
     Raises:
-        KernelError: EINVAL if a section of the block is absent; what taking it offline says.
+        KernelError: EINVAL if a section of the block is absent [v4.9]; what taking it offline says.
 
-    Source: drivers/base/memory.c memory_subsys_offline() [v4.9]
+    Source: drivers/base/memory.c memory_subsys_offline() [v4.9, v5.10]
     """
     if mem.state == MEM_OFFLINE:
         return
-    if k.tree.zones_chosen_at_online:
-        raise UsageError(f"memory{mem.dev_id} is online, and taking a block offline is not modelled yet; nothing was changed")
-    if mem.section_count != k.sections_per_block:
+    if not k.tree.offline_checks_ram and mem.section_count != k.sections_per_block:
         raise KernelError(
             EINVAL, f"memory{mem.dev_id} has {mem.section_count} of its {k.sections_per_block} sections", block=mem.dev_id)
     memory_block_change_state(k, mem, MEM_OFFLINE, MEM_ONLINE)
@@ -368,7 +405,7 @@ def store_mem_state(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         memory_hotplug.mem_hotplug_done(k)
         core.unlock_device_hotplug(k)
         raise
@@ -400,7 +437,7 @@ def store_online(k: Kernel, mem: MemoryBlock, buf: str) -> None:
             core.device_online(k, mem)
         else:
             core.device_offline(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
@@ -442,7 +479,7 @@ def state_store(k: Kernel, mem: MemoryBlock, buf: str) -> None:
         else:
             mem.online_type = online_type
             ret = core.device_online(k, mem)
-    except (KernelError, UsageError):
+    except KernelError:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
@@ -579,7 +616,7 @@ def memory_probe_store(k: Kernel, buf: str) -> None:
     try:
         nid = k.arch.memory_add_physaddr_to_nid(k, phys_addr)
         memory_hotplug.__add_memory(k, nid, phys_addr, block, MHP_NONE)
-    except (KernelError, UsageError):
+    except KernelError:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)

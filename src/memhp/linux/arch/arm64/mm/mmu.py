@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from memhp.errors import ConfigError, KernelError
 from memhp.linux.arch.arm64.include import memory
 from memhp.linux.bug import VM_BUG_ON, printk
+from memhp.linux.drivers.base import memory as base_memory
 from memhp.linux.include import mmzone
 from memhp.linux.include.io import NORMAL, UNCACHED, WRITECOMBINE, linear_mapped
 from memhp.linux.include.memblock import MEMBLOCK_NOMAP
+from memhp.linux.include.memory import MEM_GOING_OFFLINE, MEM_OFFLINE, MemoryNotify
 from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.memory_model import pfn_to_page
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import Zone
+from memhp.linux.include.notifier import NOTIFY_BAD, NOTIFY_DONE, NOTIFY_OK, NotifierBlock
 from memhp.linux.include.page_flags import SetPageReserved
 from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
 from memhp.linux.series import arm64_rfc_2016
@@ -236,3 +239,32 @@ def kern_addr_valid(k: Kernel, addr: int) -> bool:
     if not linear_mapped(k, phys):
         return False
     return mmzone.pfn_valid(k, phys >> k.PAGE_SHIFT)
+
+
+def prevent_bootmem_remove_notifier(k: Kernel, action: int, data: MemoryNotify) -> int:
+    """
+    Refuse to let a section that was there at boot go offline: user space sees EPERM.
+
+    Source: arch/arm64/mm/mmu.c prevent_bootmem_remove_notifier() [v5.7, v5.11]
+    """
+    if action not in (MEM_GOING_OFFLINE, MEM_OFFLINE):
+        return NOTIFY_OK
+    for pfn in range(data.start_pfn, data.start_pfn + data.nr_pages, k.PAGES_PER_SECTION):
+        start = pfn << k.PAGE_SHIFT
+        end = start + (1 << k.SECTION_SIZE_BITS)
+        if not mmzone.early_section(mmzone.__pfn_to_section(k, pfn)):
+            continue
+        if action == MEM_GOING_OFFLINE:
+            if k.tree.bootmem_veto_is_logged:
+                printk(k.log, f"Boot memory [{start:x} {end:x}] offlining attempted")
+            return NOTIFY_BAD
+        if k.tree.bootmem_veto_is_logged:
+            printk(k.log, f"Boot memory [{start:x} {end:x}] offlined")
+            return NOTIFY_DONE
+    return NOTIFY_OK
+
+
+def prevent_bootmem_remove_init(k: Kernel) -> None:
+    """Source: arch/arm64/mm/mmu.c prevent_bootmem_remove_init() [v5.7]"""
+    if k.tree.arm64_hot_remove and k.config.MEMORY_HOTREMOVE:
+        base_memory.register_memory_notifier(k, NotifierBlock(prevent_bootmem_remove_notifier))
