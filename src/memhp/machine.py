@@ -340,14 +340,17 @@ class Machine:
         'x86_64'
         """
         import time
+        from dataclasses import asdict
 
-        from memhp.abi.record import write_capture
+        from memhp.abi.record import LOG, write_capture
 
-        about = self.backend.about()
+        about, log = self.backend.about(), self.log() or None
+        devices = [{key: value for key, value in asdict(device).items() if value is not None} for device in self.devices()]
+        lacks = {} if log else {LOG: self.backend.unseen().get("the kernel's log", "it shows none")}
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         return write_capture(
-            self.backend, directory, arch=about.arch, origin=about.origin, when=when, log=self.log() or None, extra=about.files,
-            pages=pages, progress=progress,
+            self.backend, directory, arch=about.arch, origin=about.origin, when=when, log=log, extra=about.files,
+            pages=pages, progress=progress, lacks=lacks, devices=devices,
         )  # fmt: skip
 
     # Doing

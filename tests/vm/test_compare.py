@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from tests.vm.conftest import KERNELS, need
 
 from memhp import scenario
 from memhp.abi import capture
+from memhp.abi.files import MEMORY, NODE
 from memhp.backends import base
 from memhp.backends.base import Backend
 from memhp.backends.qemu import backend, images
 from memhp.backends.qemu.backend import QemuBackend
 from memhp.checker import differential
 from memhp.cli import main
+from memhp.errors import BackendError
 from memhp.machine import Machine
 from memhp.scenario import Device, Offline, Online, Plug, Resize, Scenario, Unplug
 from memhp.units import GIB, MIB
@@ -95,14 +98,22 @@ def test_call_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert name in line["calls"]["common"]
 
 
+@contextlib.contextmanager
+def _somebody_elses(url: str, folder: Path) -> Iterator[tuple[QemuBackend, str]]:
+    """A guest of ours, and the URL by which others reach it."""
+    parsed = base.parse(need(url))
+    assert isinstance(parsed, base.QemuURL)
+    images.fetch_agent(parsed.arch)
+    own = QemuBackend(str(parsed), dataclasses.replace(backend.describe(parsed), sockets=folder))
+    try:
+        yield own, f"qemu+unix:{base.quote(str(folder / 'qmp.sock'))}?qga={base.quote(str(folder / 'qga.sock'))}"
+    finally:
+        own.close()
+
+
 def test_somebody_elses_vm(tmp_path: Path) -> None:
     """A VM is reached by its monitor and its guest agent, shows the same files, and lives on when we leave it."""
-    parsed = base.parse(need(KERNELS["arm64-6.12"]))
-    assert isinstance(parsed, base.QemuURL)
-    images.fetch_agent("arm64")
-    own = QemuBackend(str(parsed), dataclasses.replace(backend.describe(parsed), sockets=tmp_path))
-    try:
-        url = f"qemu+unix:{base.quote(str(tmp_path / 'qmp.sock'))}?qga={base.quote(str(tmp_path / 'qga.sock'))}"
+    with _somebody_elses(KERNELS["arm64-6.12"], tmp_path) as (own, url):
         other = base.open(url)
         try:
             assert [] == differential.compare(own, other)
@@ -117,5 +128,39 @@ def test_somebody_elses_vm(tmp_path: Path) -> None:
         finally:
             other.close()
         assert own.process.alive()
-    finally:
-        own.close()
+
+
+def test_an_agent_that_runs_no_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same blocks, nodes, zones and pages are seen; what is not seen is said; blocks go on- and offline."""
+    with _somebody_elses(f"{KERNELS['arm64-6.12']}?{OFFLINE}%20memhp.block%3Dguest-exec", tmp_path) as (own, url):
+        other = base.open(url)
+        try:
+            assert [] == differential.compare(own, other)
+            assert set(own.listdir(NODE)) >= set(other.listdir(NODE)) >= {"node0", "online", "possible"}
+            assert "memory8" in other.listdir(f"{NODE}/node0")
+            assert {"online", "offline", "plug", "unplug", "resize"} == other.verbs
+            assert "accepted" == base.apply(other, Plug(id="d1", size=128 * MIB)).word
+            answers = [base.apply(other, step).word for step in (Online(block="d1:0"), Online(block="d1:0"), Offline(block=10))]
+            assert ["ok", "EINVAL", "EPERM"] == answers
+            assert b"online\n" == own.read(f"{MEMORY}/memory16/state")
+            with pytest.raises(BackendError, match="it only takes blocks online and offline"):
+                base.apply(other, Online(block=9, to="online_movable"))
+            assert ["the kernel's log", "files of unknown names"] == list(other.unseen())
+        finally:
+            other.close()
+        assert 0 == main(["ls", "-m", url])
+        said = capsys.readouterr()
+        assert "not seen on this machine: the kernel's log" in said.err and "d1" in said.out
+        assert 0 == main(["capture", "-m", url, "-o", str(tmp_path / "capture")])
+        assert "not recorded: /var/log/dmesg (its agent runs no programs: guest-exec)" in capsys.readouterr().out
+        assert 0 == main(["compare", url, str(tmp_path / "capture")])
+
+
+def test_an_agent_that_reads_no_files(tmp_path: Path) -> None:
+    """One line says so."""
+    blocked = f"{KERNELS['arm64-6.12']}?cmdline=memhp.block%3Dguest-file-open"
+    with (
+        _somebody_elses(blocked, tmp_path) as (_, url),
+        pytest.raises(BackendError, match="it lets nobody read files: guest-file-open not allowed"),
+    ):
+        base.open(url)

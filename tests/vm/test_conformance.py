@@ -106,6 +106,14 @@ class TestSomebodyElses(Booted):
             folder.cleanup()
 
 
+class TestAgentWithoutPrograms(TestSomebodyElses):
+    """The same, with an agent that may not run programs: folders are found out by trying, the log stays unseen."""
+
+    url = f"{KERNELS['arm64-6.12']}?{OFFLINE}%20memhp.block%3Dguest-exec"
+    kept: ClassVar[Backend | None] = None
+    folder: ClassVar[tempfile.TemporaryDirectory[str] | None] = None
+
+
 class TestRecording(Conformance):
     """What was recorded of a running v6.12."""
 

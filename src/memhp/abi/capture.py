@@ -42,9 +42,11 @@ FILE_LIMIT = 512 * MIB
 """Bytes of one file, uncompressed: kpageflags of 256 GiB in 4 KiB pages."""
 _DEPTH = 24
 _COMPRESSED = ("/proc/kpageflags", "/proc/kpagecount", "/proc/kpagecgroup")
+_DEVICES = 4096
+_DEVICE_KEYS = frozenset(("id", "kind", "start", "size", "node", "requested", "plugged"))
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KEYS = frozenset(
-    ("memhp_capture", "release", "arch", "page_size", "cmdline", "origin", "when", "lacks", "files", "links", "boot")
+    ("memhp_capture", "release", "arch", "page_size", "cmdline", "origin", "when", "lacks", "files", "links", "boot", "devices")
 )
 
 
@@ -82,6 +84,7 @@ class Manifest:
         files: Path -> what must be there.
         links: Path of a directory link -> path it leads to, both absolute.
         boot: Facts about the boot that no file shows: "freed" (ranges given back), "footprint", ….
+        devices: What held memory beside RAM: id, kind, start, size, node of each, requested and plugged of a virtio-mem device.
     """
 
     release: str
@@ -94,6 +97,7 @@ class Manifest:
     files: dict[str, Stored] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     boot: dict[str, Any] = field(default_factory=dict)
+    devices: tuple[dict[str, Any], ...] = ()
 
 
 class Capture(StoredFiles):
@@ -278,6 +282,7 @@ def _check(content: object) -> Manifest:
         files=files,
         links=links,
         boot=content.get("boot", {}),
+        devices=tuple(_devices(content.get("devices", []))),
     )
 
 
@@ -336,6 +341,21 @@ def _boot(boot: object) -> None:
     for name, pages in footprint.items():
         if type(pages) is not int or not 0 <= pages < 1 << 52:
             raise UsageError(f"boot.footprint.{name} is {shorten(repr(pages))}, not a number of pages")
+
+
+def _devices(devices: object) -> list[dict[str, Any]]:
+    """Return the list of devices, checked."""
+    if not isinstance(devices, list) or len(devices) > _DEVICES:
+        raise UsageError(f"devices is not a list of up to {_DEVICES} objects")
+    for device in devices:
+        if not isinstance(device, dict) or not {"id", "kind", "start", "size"} <= set(device) <= _DEVICE_KEYS:
+            raise UsageError(f"devices holds {shorten(repr(device))}; an object with id, kind, start, size would do")
+        for name, value in device.items():
+            if name in ("id", "kind"):
+                _text(value, f"devices: {name}")
+            elif type(value) is not int or not 0 <= value < 1 << 64:
+                raise UsageError(f"devices: {name} is {shorten(repr(value))}, not a number")
+    return devices
 
 
 def _check_layout(folder: Path, manifest: Manifest) -> None:
@@ -427,7 +447,7 @@ def write(
     complete = Manifest(
         release=manifest.release, arch=manifest.arch, page_size=manifest.page_size, cmdline=manifest.cmdline,
         origin=manifest.origin, when=manifest.when, lacks=dict(sorted(manifest.lacks.items())), files=entries,
-        links=links, boot=manifest.boot,
+        links=links, boot=manifest.boot, devices=manifest.devices,
     )  # fmt: skip
     text = _render(complete)
     checked = _check(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant))
@@ -453,6 +473,7 @@ def _render(manifest: Manifest) -> str:
     head = {
         "memhp_capture": VERSION, "release": manifest.release, "arch": manifest.arch, "page_size": manifest.page_size,
         "cmdline": manifest.cmdline, "origin": manifest.origin, "when": manifest.when, "boot": manifest.boot,
+        "devices": list(manifest.devices),
     }  # fmt: skip
     lines = [f"  {json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in head.items()]
     for key, table in (("lacks", manifest.lacks), ("links", manifest.links), ("files", files)):

@@ -8,9 +8,10 @@ What cannot be read is not passed over: the capture's manifest says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import EACCES
+from typing import Any
 
 from memhp.abi import capture, meminfo, zoneinfo
 from memhp.abi import files as abi
@@ -143,6 +144,8 @@ def write_capture(
     extra: Mapping[str, bytes] | None = None,
     pages: bool = True,
     progress: Callable[[str], None] | None = None,
+    lacks: Mapping[str, str] | None = None,
+    devices: Sequence[dict[str, Any]] = (),
 ) -> capture.Manifest:
     """
     Read a machine and write the capture of it.
@@ -157,6 +160,8 @@ def write_capture(
         extra: More files by their path: the kernel's configuration.
         pages: The flags and counts of each page, too.
         progress: Called with each path before it is read.
+        lacks: Why there is no log, and the like: path -> reason, of what is not missed by reading.
+        devices: What holds memory beside RAM.
 
     Raises:
         UsageError: the folder is not empty.
@@ -166,6 +171,7 @@ def write_capture(
     found = read_machine(files, pages=pages, progress=progress)
     content: dict[str, str | bytes] = {**found.files, **(extra or {})}
     boot: dict[str, object] = {}
+    found.lacks |= lacks or {}
     if log is not None:
         content[LOG] = "".join(f"{line}\n" for line in log)
         memory = next((line for line in log if line.startswith("Memory: ")), "")
@@ -174,6 +180,7 @@ def write_capture(
     manifest = capture.Manifest(
         release=_line(found, "/proc/sys/kernel/osrelease"), arch=arch, page_size=page_size(files),
         cmdline=_line(found, "/proc/cmdline"), origin=origin, when=when, lacks=found.lacks, links=found.links, boot=boot,
+        devices=tuple(devices),
     )  # fmt: skip
     return capture.write(content, manifest, directory, write_only=frozenset(found.write_only))
 

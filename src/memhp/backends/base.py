@@ -203,6 +203,10 @@ class Backend(Files, Protocol):
         """Return what the machine is, beside what its files say."""
         return About(origin=self.url)
 
+    def unseen(self) -> dict[str, str]:
+        """Return what this machine does not show though others do, a path or "the kernel's log", and why, in words."""
+        return {}
+
     def traced(self, functions: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
         """
         Inside it, what these functions of the kernel call is traced; afterwards the list holds it, a function_graph text a task.

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from memhp.abi import capture
+from memhp.abi import files as abi
+from memhp.abi.record import LOG
 from memhp.backends import base
-from memhp.backends.base import CaptureURL, MachineURL
+from memhp.backends.base import CaptureURL, MachineURL, PluggedDevice
 from memhp.errors import UsageError
 
 
@@ -39,6 +41,12 @@ class CaptureBackend(base.Backend):
 
     def listdir(self, path: str) -> list[str]:
         return self.recorded.listdir(path)
+
+    def log(self, start: int = 0) -> list[str]:
+        return (abi.read_optional(self, LOG) or "").splitlines()[start:]
+
+    def devices(self) -> list[PluggedDevice]:
+        return [PluggedDevice(**device) for device in self.recorded.manifest.devices]
 
     def about(self) -> base.About:
         manifest = self.recorded.manifest

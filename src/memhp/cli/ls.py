@@ -153,6 +153,10 @@ def run(args: argparse.Namespace) -> int:
             split = [] if args.split.lower() == "none" else _names(args.split, _SPLITS, "-S")
         else:
             split = [name for name in _SPLITS if name in names]
+        unseen = machine.backend.unseen()
+    if unseen:
+        reasons = {why: [what for what, other in unseen.items() if other == why] for why in unseen.values()}
+        common.warn("not seen on this machine: " + "; ".join(f"{', '.join(what)} ({why})" for why, what in reasons.items()))
     rows = _rows(blocks, size, devices, split, args.all)
     table = [{name: _value(row, name, size, args.bytes) for name in names} for row in rows]
     online = size * sum(block.state == "online" for block in blocks)

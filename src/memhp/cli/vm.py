@@ -259,9 +259,25 @@ def _sockets(folder: str) -> Path:
     path = Path(folder).absolute()
     path.mkdir(parents=True, exist_ok=True)
     for name in _SOCKETS:
+        if (path / name).is_socket() and not _answers(path / name):
+            (path / name).unlink()                             # left by a memhp that was killed
         if (path / name).exists():
-            raise UsageError(f"{path / name}: is there already: another guest's, or left by one that was killed; remove it")
+            raise UsageError(f"{path / name}: is there already, another guest's; name another folder")
     return path
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens on a socket."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as ours:
+        try:
+            ours.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True
 
 
 def _remove(folder: Path) -> None:

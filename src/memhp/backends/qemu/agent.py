@@ -3,9 +3,10 @@
 The QEMU guest agent: files of a guest that somebody else started, as far as its agent lets us.
 
 The agent reads files and says which memory blocks there are; a folder's names and a write's errno come from programs it runs
-in the guest (`guest-exec`), where that is allowed. Where it is not, blocks are listed and changed by
-`guest-get-memory-blocks` and `guest-set-memory-blocks`, and other writes are refused: through `guest-file-write` the kernel's
-answer cannot be told from success (it appears at the flush only, and closing the file writes once more).
+in the guest (`guest-exec`), where that is allowed. Where it is not, the folders of memory blocks and nodes are put together from
+`guest-get-memory-blocks`, from the kernel's own lists of nodes and by trying which files open; blocks are changed by
+`guest-set-memory-blocks`. Other writes are refused then: through `guest-file-write` the kernel's answer cannot be told from
+success (it appears at the flush only, and closing the file writes once more).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import socket
 import time
 from typing import Any
 
-from memhp.abi.files import MEMORY
+from memhp.abi.files import MEMBLOCK, MEMORY, NODE
+from memhp.abi.node import parse_list
 from memhp.backends.qemu.guest import errno_of
 from memhp.errors import BackendError, KernelBugError, KernelError, KernelHangError
 
@@ -28,9 +30,23 @@ TIMEOUT = 60.0
 """Seconds an answer may take."""
 PIECE = 1 << 16
 """Bytes of a file that are asked for at once; small pieces cost seconds with the flags of each page."""
+_FILE_COMMANDS = frozenset(("guest-file-open", "guest-file-read", "guest-file-close"))
 _ANSWER_LIMIT = 64 << 20
 _STATE = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})/(state|online)")
+_BLOCK = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})")
+_NODE = re.compile(re.escape(NODE) + r"/node([0-9]{1,9})")
 _BLOCK_FILES = ("state", "valid_zones", "removable", "phys_index", "phys_device", "online")
+_MEMORY_FILES = ("block_size_bytes", "auto_online_blocks")
+_NODE_FILES = ("cpulist", "cpumap", "distance", "meminfo", "numastat", "vmstat")
+_NODES_FILES = ("has_cpu", "has_generic_initiator", "has_memory", "has_normal_memory", "online", "possible")
+_OTHERS = {
+    "/proc": ("iomem", "kpageflags", "kpagecount", "zoneinfo", "meminfo", "buddyinfo", "pagetypeinfo", "cmdline", "version"),
+    MEMBLOCK: ("memory", "reserved"),
+    "/sys/module/memory_hotplug/parameters": (
+        "auto_movable_numa_aware", "auto_movable_ratio", "memmap_on_memory", "online_policy",
+    ),
+}  # fmt: skip
+"""Files of other folders that are looked for where nobody lists them."""
 
 
 class AgentError(BackendError):
@@ -51,6 +67,7 @@ class Agent:
     def __init__(self, path: str) -> None:
         self._path = path
         self._buffer = bytearray()
+        self._nodes: tuple[int, ...] | None = None
         self._ids = itertools.count(int(time.monotonic() * 1000) % 1_000_000_000 + 1)
         self._socket = socket.socket(socket.AF_UNIX)
         try:
@@ -62,6 +79,8 @@ class Agent:
             self._sync()
             info = self.execute("guest-info")
             self.commands = frozenset(entry["name"] for entry in info["supported_commands"] if entry["enabled"])
+            if blocked := sorted(_FILE_COMMANDS - self.commands):
+                raise BackendError(f"guest agent {path}: it lets nobody read files: {', '.join(blocked)} not allowed")
         except BaseException:
             self._socket.close()
             raise
@@ -172,25 +191,54 @@ class Agent:
             if names[:1] == [path]:                            # ls of a file names the file
                 raise KernelError(errno.ENOTDIR, where="", path=path)
             return [name for name in names if name not in ("", ".", "..")]
-        return self._list_by_blocks(path)
+        return self._list_by_trying(path)
 
-    def _list_by_blocks(self, path: str) -> list[str]:
-        """List the folder of memory blocks, or of one, by what the agent knows of blocks and by trying to read."""
+    def _list_by_trying(self, path: str) -> list[str]:
+        """List one of the folders that memory and nodes have, by what the agent knows of blocks and by trying to read."""
+        path = path.rstrip("/")
+        found: list[str] = []
         if path == MEMORY:
-            found = [f"memory{block['phys-index']}" for block in self.execute("guest-get-memory-blocks")]
-            return found + [name for name in ("block_size_bytes", "auto_online_blocks") if self._readable(f"{path}/{name}")]
-        match = re.fullmatch(re.escape(MEMORY) + r"/memory[0-9]{1,12}", path)
-        found = [name for name in _BLOCK_FILES if self._readable(f"{path}/{name}")] if match else []
-        if not found:
-            raise KernelError(errno.ENOENT, "the agent runs no programs, so the names in it are not known", where="", path=path)
-        return found
+            blocks = self.execute("guest-get-memory-blocks") if "guest-get-memory-blocks" in self.commands else []
+            found = [f"memory{block['phys-index']}" for block in blocks] + self._tried(path, _MEMORY_FILES)
+        elif path == NODE:
+            found = [f"node{nid}" for nid in self._possible_nodes() if self._errno(f"{path}/node{nid}") == errno.EISDIR]
+            found += self._tried(path, _NODES_FILES)
+        elif _BLOCK.fullmatch(path):
+            found = self._tried(path, _BLOCK_FILES)
+            links = [f"node{nid}" for nid in self._possible_nodes()] if found else []
+            found += [name for name in links if self._errno(f"{path}/{name}") == errno.EISDIR]
+        elif match := _NODE.fullmatch(path):
+            found = self._tried(path, _NODE_FILES)
+            blocks = self._list_by_trying(MEMORY) if found else []
+            found += [name for name in blocks if self._errno(f"{MEMORY}/{name}/node{match[1]}") == errno.EISDIR]
+        elif path in _OTHERS:
+            found = self._tried(path, _OTHERS[path])
+        if found:
+            return found
+        number = self._errno(path)
+        if number is None:
+            raise KernelError(errno.ENOTDIR, where="", path=path)
+        reason = "the agent runs no programs (guest-exec), so the names in it are not known" if number == errno.EISDIR else ""
+        raise KernelError(errno.ENOENT, reason, where="", path=path)
 
-    def _readable(self, path: str) -> bool:
+    def _possible_nodes(self) -> tuple[int, ...]:
+        if self._nodes is None:
+            try:
+                self._nodes = parse_list(self.read(f"{NODE}/possible").decode("ascii", "replace"), f"{NODE}/possible")
+            except KernelError:
+                self._nodes = ()                               # a kernel without NUMA
+        return self._nodes
+
+    def _tried(self, folder: str, names: tuple[str, ...]) -> list[str]:
+        return [name for name in names if self._errno(f"{folder}/{name}") is None]
+
+    def _errno(self, path: str) -> int | None:
+        """Return how a read of a file is refused; None if it is not."""
         try:
             self.read(path, 0, 1)
-        except KernelError:
-            return False
-        return True
+        except KernelError as err:
+            return err.errno
+        return None
 
     def may_run(self) -> bool:
         """Whether it runs programs for us."""
@@ -240,6 +288,9 @@ class Agent:
             raise BackendError(
                 f"the agent of this guest runs no programs (guest-exec is not allowed), so {path} cannot be written to; it only "
                 "takes blocks online and offline")
+        if self.read(f"{MEMORY}/memory{match[1]}/state") == (b"online\n" if word else b"offline\n"):
+            reason = "it is so already, and the agent asks the kernel for changes only"
+            raise KernelError(errno.EINVAL, reason, where="", path=path)
         answer = self.execute("guest-set-memory-blocks", mem_blks=[{"phys-index": int(match[1]), "online": word}])[0]
         if answer["response"] != "success":
             number = answer.get("error-code", errno.ENOENT if answer["response"] == "not-found" else errno.EIO)

@@ -13,6 +13,7 @@ import contextlib
 import re
 import time
 from collections.abc import Sequence
+from errno import ENOENT
 
 from memhp import hardware
 from memhp.abi.files import MEMORY, clean
@@ -29,7 +30,7 @@ from memhp.units import MIB, format_size
 DEVICE_TIMEOUT = 60.0
 """Seconds the guest may take to answer a plug or an unplug."""
 STILL = 8.0
-"""Seconds without any progress of a virtio-mem device after which it is left to itself."""
+"""Seconds without any progress of a device after which it is left to itself, or looked after."""
 RESIZE_TIMEOUT = 600.0
 """Seconds a virtio-mem device may take while it makes progress."""
 
@@ -39,6 +40,7 @@ OST = {
     0x84: "ejecting is under way",
 }  # fmt: skip
 """ACPI's _OST status codes: those of an insertion below 0x80, of an ejection from there on."""
+DEAF = "its kernel runs without ACPI, which announces DIMMs (acpi=off?)"
 _OST_UNDER_WAY = 0x84
 _FAILED = ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR")
 _TIME = re.compile(r"\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? ?")
@@ -87,6 +89,17 @@ class Virtual(base.Backend):
     monitor: Monitor
     arch: str
 
+    def need_blocks(self) -> None:
+        """Raise BackendError if the guest's kernel shows no memory blocks."""
+        path = f"{MEMORY}/block_size_bytes"
+        try:
+            self.read(path)
+        except KernelError as err:
+            why = f"{path}: {err.name}{f' ({err.reason})' if err.reason else ''}"
+            if err.errno == ENOENT:
+                why = f"this kernel has no memory hotplug: {MEMORY} is missing (CONFIG_MEMORY_HOTPLUG)"
+            raise BackendError(f"{self.url}: {why}") from None
+
     # Devices
 
     def devices(self) -> list[PluggedDevice]:
@@ -117,7 +130,10 @@ class Virtual(base.Backend):
             with contextlib.suppress(RefusedError):
                 self.monitor.execute("object-del", id=memory)
             return Outcome("refused", (str(err),))
-        event = self.monitor.wait(lambda event: _is_ost(event, id), DEVICE_TIMEOUT)
+        event = self.monitor.wait(lambda event: _is_ost(event, id), STILL)
+        if event is None and not self._hears():
+            return Outcome("refused", (f"nobody in the guest hears of {id}: {DEAF}",))
+        event = event or self.monitor.wait(lambda event: _is_ost(event, id), DEVICE_TIMEOUT - STILL)
         if event is None:
             return Outcome("pending", (f"the guest has not acknowledged {id} within {DEVICE_TIMEOUT:g} s",))
         status = event["data"]["info"]["status"]
@@ -137,9 +153,12 @@ class Virtual(base.Backend):
             return Outcome("refused", (str(err),))
         deadline = time.monotonic() + DEVICE_TIMEOUT
         while (left := deadline - time.monotonic()) > 0:
-            event = self.monitor.wait(lambda came: _is_ost(came, id) or _is_deleted(came, id) or _is_failed(came, id), left)
+            event = self.monitor.wait(
+                lambda came: _is_ost(came, id) or _is_deleted(came, id) or _is_failed(came, id), min(left, STILL))
             if event is None:
-                break
+                if self._hears():
+                    continue
+                return Outcome("refused", (f"nobody in the guest hears of it: {DEAF}",))
             if _is_deleted(event, id):
                 self._forget(f"mem-{id}")
                 return Outcome("accepted")
@@ -151,6 +170,14 @@ class Virtual(base.Backend):
             if status != _OST_UNDER_WAY:
                 return Outcome("refused", (f"the guest answers by ACPI: {OST.get(status, 'unknown')} ({status})",))
         return Outcome("pending", (f"the guest has not let go of {id} within {DEVICE_TIMEOUT:g} s",))
+
+    def _hears(self) -> bool:
+        """Whether the guest's kernel runs with ACPI, by which it is told of DIMMs."""
+        try:
+            self.read("/sys/firmware/acpi/pm_profile")
+        except KernelError:
+            return False
+        return True
 
     def _why_none(self) -> str:
         """Return why the guest takes no DIMM at all, as the end of a message; "" if nobody knows."""
@@ -228,8 +255,7 @@ class QemuBackend(Virtual):
             self.guest = Guest(self.process.port, self._fail, self._may_answer)
             self.guest.wait_ready(timeout)
             self._booting = False
-            if "memory" not in self.listdir(MEMORY.rpartition("/")[0]):
-                raise BackendError(f"{url}: this kernel has no memory hotplug: {MEMORY} is missing (CONFIG_MEMORY_HOTPLUG)")
+            self.need_blocks()
         except BaseException:
             self.close()
             raise
@@ -286,6 +312,14 @@ class QemuBackend(Virtual):
 
     def traced(self, functions: Sequence[str]) -> contextlib.AbstractContextManager[list[str]]:
         return tracing.traced(self.guest, functions)
+
+    def _hears(self) -> bool:
+        """Whether the guest's kernel runs with ACPI, by which it is told of DIMMs."""
+        try:
+            self.read("/sys/firmware/acpi/pm_profile")
+        except KernelError:
+            return False
+        return True
 
     def _why_none(self) -> str:
         config = self.what.kernel.config

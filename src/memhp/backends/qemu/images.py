@@ -53,8 +53,9 @@ WANTED = ("virtio_mem",)
 UNPACKED_LIMIT = 256 * MIB
 """Bytes of the largest module that is unpacked."""
 
+_ELF_MACHINES = {62: "x86_64", 183: "arm64"}
 _RELEASE = re.compile(r"v([0-9]+)\.([0-9]+)")
-_MODULE_ENDS = (".ko", ".ko.xz", ".ko.gz")
+_MODULE_ENDS = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +168,10 @@ def own_kernel(arch: str, image: str, modules: str = "") -> Kernel:
         if not Path(modules).is_dir():
             raise UsageError(f"modules {modules}: no such folder")
         files = tuple(module_order(Path(modules), (*NEEDED, *WANTED)))
+        for module in files:
+            found = elf_arch(read_module(module))
+            if found != arch:
+                raise UsageError(f"modules {modules}: {module.name} is for {found or 'another architecture'}; {arch} is wanted")
     return Kernel(arch=arch, release="", image=path, modules=files, origin=image)
 
 
@@ -184,6 +189,11 @@ def image_arch(head: bytes) -> str:
     if head[:2] == b"MZ" and head[4:8] == b"zimg":
         return "arm64"
     return ""
+
+
+def elf_arch(data: bytes) -> str:
+    """Return the architecture of a program or module from its ELF header, or ""."""
+    return _ELF_MACHINES.get(int.from_bytes(data[18:20], "little"), "") if data[:4] == b"\x7fELF" else ""
 
 
 # Fetching
@@ -573,9 +583,21 @@ def read_module(path: Path) -> bytes:
             return lzma.LZMADecompressor().decompress(raw, UNPACKED_LIMIT)
         if path.name.endswith(".gz"):
             return gzip.decompress(raw)
+        if path.name.endswith(".zst"):
+            return _unzstd(path)
     except (OSError, lzma.LZMAError, EOFError) as err:
         raise BackendError(f"module {path}: {str(err).lower()}") from err
     return raw
+
+
+def _unzstd(path: Path) -> bytes:
+    """Unpack a module as Ubuntu packs them."""
+    if shutil.which("zstd") is None:
+        raise BackendError(f"module {path}: there is no program zstd to unpack it: apt-get install zstd")
+    done = subprocess.run(["zstd", "-dcq", str(path)], capture_output=True)
+    if done.returncode or len(done.stdout) > UNPACKED_LIMIT:
+        raise BackendError(f"module {path}: {done.stderr.decode('utf-8', 'replace').strip()[:200] or 'is too long'}")
+    return done.stdout
 
 
 def module_depends(data: bytes) -> list[str]:
@@ -636,6 +658,9 @@ def initramfs(kernel: Kernel, *, agent: bool = False) -> Path:
         raise BackendError(
             f"no static busybox for {kernel.arch} in {shell.parent}; memhp vm fetch {kernel.arch} {NEWEST} gets one, and "
             "MEMHP_BUSYBOX names one of your own") from None
+    if elf_arch(program) != kernel.arch:
+        what = f"a program for {elf_arch(program)}" if elf_arch(program) else "no program of a known architecture"
+        raise BackendError(f"busybox {shell}: is {what}; {kernel.arch} is wanted")
     init = resources.files("memhp.backends.qemu").joinpath("init.sh").read_bytes()
     files: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in ("bin", "dev", "proc", "sys", "run", "modules")]
     files += [("bin/busybox", 0o100755, program), ("bin/sh", 0o120777, b"busybox"), ("init", 0o100755, init)]

@@ -43,9 +43,13 @@ done
 
 # Guests that others are to work with have the QEMU guest agent, too.
 if [ -x /lib/qemu-ga ]; then
+    blocked=
+    for word in $(cat /proc/cmdline); do
+        case $word in memhp.block=*) blocked="-b ${word#*=}" ;; esac
+    done
     for dir in /sys/class/virtio-ports/*; do
         read -r name <"$dir/name" && [ "$name" = org.qemu.guest_agent.0 ] &&
-            LD_LIBRARY_PATH=/lib /lib/qemu-ga -d -m virtio-serial -p "/dev/${dir##*/}" -t /run -f /run/qemu-ga.pid
+            LD_LIBRARY_PATH=/lib /lib/qemu-ga -d -m virtio-serial -p "/dev/${dir##*/}" -t /run -f /run/qemu-ga.pid $blocked
     done
 fi
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from memhp.abi.files import MEMBLOCK, MEMORY, clean
+from memhp.abi.files import MEMBLOCK, MEMORY, NODE, clean
 from memhp.backends.base import About, MachineURL, UnixURL
 from memhp.backends.qemu.agent import Agent
 from memhp.backends.qemu.backend import Virtual
@@ -18,6 +18,11 @@ from memhp.backends.qemu.qmp import Monitor, RefusedError
 from memhp.errors import BackendError, KernelError
 
 _ARCHES = {"aarch64": "arm64", "x86_64": "x86_64"}
+_WAIST = (
+    f"{MEMORY}/block_size_bytes", f"{NODE}/online", "/proc/zoneinfo", "/proc/iomem", "/proc/meminfo", "/proc/kpageflags",
+    "/proc/kpagecount", f"{MEMBLOCK}/memory", f"{MEMBLOCK}/reserved",
+)  # fmt: skip
+"""Files that every machine shows, or says that it does not."""
 _TIME = re.compile(r"\[ *[0-9]+\.[0-9]+\](?:\[ *[TC][0-9]+\])? ?")
 
 
@@ -45,10 +50,12 @@ class UnixBackend(Virtual):
         self.monitor = Monitor(url.monitor)
         try:
             self.agent = Agent(url.agent)
+            self.need_blocks()
         except BaseException:
-            self.monitor.close()
+            self.close()
             raise
-        self.verbs = frozenset({"plug", "unplug", "resize", "online", "offline", "write"})
+        verbs = {"plug", "unplug", "resize", "online", "offline"}
+        self.verbs = frozenset(verbs | {"write"} if self.agent.may_run() else verbs)
         try:
             target = str(self.monitor.execute("query-target")["arch"])
             self.arch = _ARCHES.get(target, target)
@@ -57,7 +64,9 @@ class UnixBackend(Virtual):
         self._log: list[str] = []
 
     def close(self) -> None:
-        self.agent.close()
+        agent = getattr(self, "agent", None)
+        if agent is not None:
+            agent.close()
         self.monitor.close()
 
     def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
@@ -80,16 +89,15 @@ class UnixBackend(Virtual):
                 self._log += lines[known + 1 :]
         return [clean(_TIME.sub("", line, count=1)) for line in self._log[start:]]
 
-    def unseen(self) -> list[str]:
-        """Return the files of the waist that this VM does not show, each with the reason."""
-        found = []
-        for path in (f"{MEMBLOCK}/memory", "/proc/kpageflags", "/proc/zoneinfo", "/proc/iomem", f"{MEMORY}/block_size_bytes"):
+    def unseen(self) -> dict[str, str]:
+        found = {}
+        for path in _WAIST:
             try:
                 self.read(path, 0, 8)
             except KernelError as err:
-                found.append(f"{path}: {err.name}")
+                found[path] = err.name
         if not self.agent.may_run():
-            found.append("the kernel's log, and names in folders: the agent runs no programs (guest-exec)")
+            found["the kernel's log"] = found["files of unknown names"] = "its agent runs no programs: guest-exec"
         return found
 
     def about(self) -> About:
@@ -97,6 +105,6 @@ class UnixBackend(Virtual):
             name = self.monitor.execute("query-name").get("name", "")
         except BackendError:
             name = ""
-        lacks = self.unseen()
+        lacks = [f"{what} ({why})" for what, why in self.unseen().items()]
         who = f"{self.url} ({name})" if name else self.url
         return About(arch=self.arch, origin=f"{who}; not seen: {', '.join(lacks)}" if lacks else who)
