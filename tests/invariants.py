@@ -21,7 +21,7 @@ from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE
 from memhp.linux.include.mm_types import FLAGS, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import BlockList, Zone
-from memhp.linux.include.page_flags import PAGE_INITIALISED, PG_RESERVED
+from memhp.linux.include.page_flags import PAGE_INITIALISED, PG_OFFLINE, PG_RESERVED
 from memhp.linux.state import Kernel
 
 # The snapshot
@@ -78,7 +78,8 @@ def differences(before: object, after: object, path: str = "k") -> Iterator[str]
 
 _IS = {value: bytes(1 if byte == value else 0 for byte in range(256)) for value in range(8)}
 _INITIALISED = bytes(1 if byte & PAGE_INITIALISED else 0 for byte in range(256))
-_NOT_RESERVED = bytes(0 if byte & PG_RESERVED else 1 for byte in range(256))
+_UNMANAGED = PG_RESERVED | PG_OFFLINE
+_MANAGED = bytes(0 if byte & _UNMANAGED else 1 for byte in range(256))
 
 
 def zones_of(k: Kernel) -> list[Zone]:
@@ -121,7 +122,8 @@ def check(
 
 def check_pages(k: Kernel) -> int:
     """
-    A page is linked to one zone, which spans it; a zone manages exactly its pages that are not reserved, offline blocks aside.
+    A page is linked to one zone, which spans it; a zone manages exactly its pages that are neither reserved nor PageOffline(),
+    offline blocks aside.
 
     Returns how many pages of offline blocks are not reserved.
     """
@@ -143,12 +145,12 @@ def check_pages(k: Kernel) -> int:
             zone = k.zone(nid, idx)
             assert zone.zone_start_pfn <= first, (nr, zone.name)
             assert first + columns.nr_pages <= zone.zone_start_pfn + zone.spanned_pages, (nr, zone.name)
-            if not flags & PG_RESERVED and offline:
+            if not flags & _UNMANAGED and offline:
                 unreserved += columns.nr_pages
-            elif not flags & PG_RESERVED:
+            elif not flags & _UNMANAGED:
                 managed[nid, idx] += columns.nr_pages
             continue
-        free = int.from_bytes(columns.values(FLAGS, 0, columns.nr_pages).translate(_NOT_RESERVED), "little")
+        free = int.from_bytes(columns.values(FLAGS, 0, columns.nr_pages).translate(_MANAGED), "little")
         for zone in zones_of(k):
             linked = _linked(columns, zone)
             if not linked:

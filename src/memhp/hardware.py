@@ -9,7 +9,9 @@ its firmware give a machine of that size), a recorded memory map (`map=FILE`), o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 from memhp.errors import ConfigError, UsageError
 from memhp.units import FACTORS, GIB, KIB, LIMIT, MIB, format_size
@@ -95,6 +97,46 @@ class Footprint:
     movable: int = 0
 
 
+class PageKind(IntEnum):
+    """What a page of a recorded machine was used for, as far as /proc/kpageflags tells."""
+
+    NOPAGE = 0
+    FREE = 1
+    RESERVED = 2
+    OFFLINE = 3
+    SLAB = 4
+    PAGE_TABLE = 5
+    ANON = 6
+    FILE = 7
+    HUGE = 8
+    HUGETLB = 9
+    KERNEL = 10
+    HWPOISON = 11
+
+
+PAGE_TAIL = 0x80
+"""Added to the kind of a page that belongs to the page before it: a tail of a compound page."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPages:
+    """
+    The pages of a recorded machine from `start` on: one byte each, a `PageKind`, with PAGE_TAIL or without.
+
+    Attributes:
+        start: First pfn.
+        kinds: What each page is.
+    """
+
+    start: int
+    kinds: bytes = field(repr=False)
+
+    @property
+    def end(self) -> int:
+        """One past the last pfn."""
+        return self.start + len(self.kinds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """
@@ -116,6 +158,8 @@ class Hardware:
         memmap_reserved: True if `reserved` already holds the memmap of boot memory (a recording does).
         early_pages: Pages that early boot takes beside `reserved` and the memmap: page tables, per-cpu data, hash tables.
         managed: Pages that the page allocator has once the machine has booted, where recorded; 0: not known.
+        pages: What each page was used for when the machine was recorded, where known; they take the place of `footprint`.
+        pageblocks: (node, zone, migratetype) -> pageblocks of that type and pages in use in them, where recorded.
     """
 
     arch: str
@@ -133,6 +177,8 @@ class Hardware:
     memmap_reserved: bool = False
     managed: int = 0
     early_pages: int = 0
+    pages: tuple[RecordedPages, ...] = ()
+    pageblocks: Mapping[tuple[int, str, str], tuple[int, int]] = field(default_factory=dict)
 
     @property
     def ram_end(self) -> int:

@@ -102,7 +102,8 @@ def test_memhp_is_killed(number: signal.Signals, tmp_path: Path) -> None:
     """However memhp ends, its QEMU ends, too."""
     need(URL)
     script = (
-        "import sys, time\nfrom memhp.machine import connect\n"
+        "import signal, time\nfrom memhp.machine import connect\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"     # a job in the background starts with it ignored
         f"machine = connect({URL!r})\nprint(machine.backend.process.pid, flush=True)\ntime.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as user:

@@ -16,6 +16,7 @@ from itertools import groupby
 
 from memhp.abi.files import Files
 from memhp.errors import UsageError
+from memhp.hardware import PAGE_TAIL, PageKind
 from memhp.units import Pfn
 
 KPAGEFLAGS = "/proc/kpageflags"
@@ -34,6 +35,42 @@ FLAGS: dict[int, str] = {
 }  # fmt: skip
 """Names by bit. Bit 23 was BALLOON up to v5.0; the bits from 32 are for kernel developers and may change."""
 BITS: dict[str, int] = {name: bit for bit, name in FLAGS.items()}
+_TAIL = 1 << BITS["COMPOUND_TAIL"]
+_KINDS = tuple((sum(1 << BITS[name] for name in names.split()), found) for names, found in (
+    ("NOPAGE", PageKind.NOPAGE), ("HWPOISON", PageKind.HWPOISON), ("BUDDY", PageKind.FREE), ("OFFLINE", PageKind.OFFLINE),
+    ("RESERVED", PageKind.RESERVED), ("SLAB", PageKind.SLAB), ("PGTABLE", PageKind.PAGE_TABLE), ("HUGE", PageKind.HUGETLB),
+    ("ANON THP", PageKind.HUGE), ("ANON", PageKind.ANON), ("LRU", PageKind.FILE),
+))  # fmt: skip
+"""Flags, and the kind of a page that has all of them; the first that fits counts."""
+
+
+def kind(value: int) -> int:
+    """
+    Return what a page with these flags is: a `PageKind`, with PAGE_TAIL if it is a tail of a compound page.
+
+    Pages on a CPU's own free lists have no flags, and neither have most pages that the kernel allocated for itself.
+
+    >>> PageKind(kind(1 << BITS["SLAB"] | 1 << BITS["COMPOUND_HEAD"])).name
+    'SLAB'
+    """
+    for bits, found in _KINDS:
+        if value & bits == bits:
+            return found | PAGE_TAIL if value & _TAIL else found
+    return PageKind.KERNEL | PAGE_TAIL if value & _TAIL else PageKind.KERNEL
+
+
+class _Kinds(dict[int, int]):
+    """Flags -> kind, found out once for each value of flags."""
+
+    def __missing__(self, value: int) -> int:
+        found = self[value] = kind(value)
+        return found
+
+
+def read_kinds(files: Files, start: int, count: int) -> bytes:
+    """Return the kinds of the pfns [start, start + count), one byte each, up to the end of the file."""
+    table = _Kinds()
+    return b"".join(bytes(map(table.__getitem__, entries)) for entries in read_chunks(files, start, count))
 
 
 @dataclass(frozen=True, slots=True)

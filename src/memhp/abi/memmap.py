@@ -22,13 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from memhp import hardware as hw
-from memhp.abi import buddyinfo, capture, iomem, meminfo, memory, zoneinfo
+from memhp.abi import buddyinfo, capture, iomem, kpageflags, meminfo, memory, zoneinfo
 from memhp.abi import files as abi
 from memhp.abi import memblock as mb
 from memhp.abi.files import MEMBLOCK, Files
 from memhp.errors import KernelError, UsageError
-from memhp.hardware import Footprint, Hardware, MemoryRange, Region
-from memhp.units import format_size
+from memhp.hardware import PAGE_TAIL, Footprint, Hardware, MemoryRange, PageKind, RecordedPages, Region
+from memhp.units import MIB, format_size
 
 MEMORY_LISTING = f"{MEMBLOCK}/memory"
 RESERVED_LISTING = f"{MEMBLOCK}/reserved"
@@ -40,6 +40,8 @@ _HEADING = re.compile(r"(?:==+|##*|--) *(/?[\w/.]+):?(?: .*)?|(/[\w/.]+|memory|r
 _OTHER_HEADING = re.compile(r"(?:==|#)")
 _IOMEM_LINE = re.compile(r" *[0-9a-f]{1,16}-[0-9a-f]{1,16} : ")
 _ARCHES = ("arm64", "x86_64")
+_IS_RESERVED = bytes(value & ~PAGE_TAIL == PageKind.RESERVED for value in range(256))
+_WIDE = 128 * MIB
 _PC_LOW = 1 << 20
 """Below 1 MiB a PC's kernel keeps what the firmware may use."""
 
@@ -208,8 +210,11 @@ def hardware_from_files(
         spans = _by_block(files, spans)
     children = tuple(child for region in ram for child in region.children if child.name.startswith("Kernel "))
     given_back = _merge(freed) or _merge(_init_memory(arch, children, page_size))
+    pages = _pages(files, spans, page_size)
     if kept:
         reserved = _merge((r.base, r.end) for r in kept)
+    elif pages:
+        reserved = _merge([*_reserved_pages(pages, page_size), *given_back])
     else:
         reserved = _reserved_by_default(arch, spans, children, given_back, page_size)
     outer = tuple(region for region in tree.regions if region.name != iomem.SYSTEM_RAM)
@@ -227,8 +232,10 @@ def hardware_from_files(
         footprint=footprint or _footprint(files, page_size) or hw.default_footprint(arch),
         window=hw.window_of(arch, end),
         origin=origin,
-        memmap_reserved=bool(kept),
+        memmap_reserved=bool(kept or pages),
         managed=_managed(files, spans, page_size),
+        pages=pages,
+        pageblocks=_pageblocks(files) if pages else {},
     )
 
 
@@ -307,6 +314,50 @@ def _by_block(files: Files, spans: list[MemoryRange]) -> list[MemoryRange]:
             else:
                 cut.append(replace(r, start=start, end=end, nid=nid))
     return cut or spans
+
+
+def _pages(files: Files, spans: list[MemoryRange], page_size: int) -> tuple[RecordedPages, ...]:
+    """
+    Return what the pages of memory are used for, as far as the machine says; none if it does not.
+
+    Small holes beside memory have struct pages, too, so whole multiples of 128 MiB are read.
+    """
+    wide = ((r.start // _WIDE * _WIDE, -(-r.end // _WIDE) * _WIDE) for r in spans)
+    found = []
+    for start, end in _merge(wide):
+        try:
+            kinds = kpageflags.read_kinds(files, start // page_size, (end - start) // page_size)
+        except KernelError:
+            return ()
+        if kinds:
+            found.append(RecordedPages(start // page_size, kinds))
+    return tuple(found)
+
+
+def _reserved_pages(pages: tuple[RecordedPages, ...], page_size: int) -> list[tuple[int, int]]:
+    """Return the ranges of memory that the kernel kept for itself, by the flags of its pages."""
+    found = []
+    for recorded in pages:
+        mask = recorded.kinds.translate(_IS_RESERVED)
+        position = mask.find(1)
+        while position >= 0:
+            stop = mask.find(0, position)
+            stop = len(mask) if stop < 0 else stop
+            found.append(((recorded.start + position) * page_size, (recorded.start + stop) * page_size))
+            position = mask.find(1, stop)
+    return found
+
+
+def _pageblocks(files: Files) -> dict[tuple[int, str, str], tuple[int, int]]:
+    """Return pageblocks of each migratetype in each zone, and pages in use in them; none where the machine does not say."""
+    text = abi.read_optional(files, buddyinfo.PAGETYPEINFO)
+    if not text:
+        return {}
+    table = buddyinfo.parse_pagetypeinfo(text)
+    return {
+        key: (count, count * table.pages_per_block - buddyinfo.free_pages(table.free.get(key, ())))
+        for key, count in table.blocks.items()
+    }
 
 
 def _managed(files: Files, spans: list[MemoryRange], page_size: int) -> int:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from memhp.errors import ConfigError, KernelError
 from memhp.hardware import Hardware, Region, limit, parse_size
-from memhp.linux import kconfig
+from memhp.linux import kconfig, twin
 from memhp.linux.arch import ArchOps
 from memhp.linux.arch.arm64 import ARM64
 from memhp.linux.arch.arm64.mm import init as arm64_init
@@ -114,7 +114,12 @@ def boot(
     mm_init(k)
     do_initcalls(k)
     k.system_running = True
-    _start_processes(k)
+    if hardware.pages:
+        twin.take_pages(k)
+    else:
+        _start_processes(k)
+    k.user_pages = ()
+    k.user_generation = k.zonelist_generation
     return k
 
 
@@ -375,8 +380,6 @@ def _start_processes(k: Kernel) -> None:
     _take(k, GFP_KERNEL, footprint.unmovable, KIND_KERNEL, PG_SLAB)
     _take(k, GFP_KERNEL_RECLAIMABLE, footprint.reclaimable, KIND_SLAB, PG_SLAB)
     _take(k, GFP_HIGHUSER_MOVABLE, footprint.movable, KIND_FILE, PG_LRU)
-    k.user_pages = ()
-    k.user_generation = k.zonelist_generation
 
 
 def user_space(k: Kernel) -> None:

@@ -24,6 +24,8 @@ from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.page_flags import (
     KIND_ANON,
     KIND_FILE,
+    KIND_HUGE,
+    KIND_HUGETLB,
     KIND_KERNEL,
     KIND_PAGE_TABLE,
     KIND_SLAB,
@@ -50,6 +52,8 @@ _KIND_BITS = {
     KIND_FILE: 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 14,
     KIND_SLAB: 1 << 7,
     KIND_KERNEL: 1 << 7,
+    KIND_HUGE: 1 << 3 | 1 << 5 | 1 << 6 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 22,
+    KIND_HUGETLB: 1 << 17,
 }
 
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A model booted as the twin of a recorded machine: each page is what it was there, and each zone has as much free."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import invariants
+from tests.model_files import ModelFiles
+
+from memhp.abi import capture, kpageflags, memmap
+from memhp.abi.files import read_text
+from memhp.abi.zoneinfo import read_zoneinfo
+from memhp.backends import base
+from memhp.backends.model import ModelBackend
+from memhp.checker import differential
+from memhp.hardware import PAGE_TAIL, Footprint, Hardware, PageKind, RecordedPages, platform
+from memhp.linux import boot
+from memhp.linux.include import mm
+from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL
+from memhp.linux.include.mmzone import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE
+from memhp.linux.include.page_flags import (
+    KIND_ANON,
+    KIND_FILE,
+    KIND_HUGE,
+    KIND_HUGETLB,
+    KIND_KERNEL,
+    KIND_OTHER,
+    PG_HWPOISON,
+    PG_LRU,
+    PG_OFFLINE,
+    PG_SLAB,
+    set_page_kind,
+)
+from memhp.linux.mm import page_alloc
+from memhp.linux.state import Kernel
+from memhp.linux.tree import V4_9
+from memhp.machine import Machine
+from memhp.units import GIB, MIB
+
+MACHINES = {
+    "x86_64": "model:v4.9/x86_64?mem=1G",
+    "arm64": "model:v4.9+arm64-rfc-2016/arm64?mem=2G",
+    "two nodes": "model:v4.9/x86_64?mem=3G&nodes=1G,2G",
+}
+WORK = (
+    (GFP_HIGHUSER_MOVABLE, 0, 700, KIND_ANON, PG_LRU), (GFP_HIGHUSER_MOVABLE, 9, 3, KIND_HUGE, PG_LRU),
+    (GFP_KERNEL, 3, 90, KIND_KERNEL, PG_SLAB), (GFP_HIGHUSER_MOVABLE, 9, 2, KIND_HUGETLB, 0), (GFP_KERNEL, 2, 40, KIND_OTHER, 0),
+    (GFP_HIGHUSER_MOVABLE, 1, 333, KIND_FILE, PG_LRU), (GFP_KERNEL, 0, 5, KIND_OTHER, PG_HWPOISON),
+    (GFP_KERNEL, 4, 7, KIND_OTHER, PG_OFFLINE),
+)  # fmt: skip
+"""What runs on the machine before it is recorded: mobility, order, how many, what for, flags; every other one ends again."""
+
+
+def _check(k: Kernel) -> None:
+    """All invariants hold."""
+    invariants.check(k, boot_blocks=frozenset(k.memory_blocks))
+
+
+def work(k: Kernel) -> None:
+    """Allocate, and free every other piece, so that free pages lie in small pieces."""
+    for gfp, order, count, kind, flags in WORK:
+        taken = [page_alloc.__alloc_pages_nodemask(k, gfp, order, 0) for _ in range(count)]
+        for number, pfn in enumerate(taken):
+            assert pfn >= 0
+            set_page_kind(k, pfn, 1 << order, kind, flags)
+            mm.set_page_count(k, pfn, 1 << order, 1)
+            if number % 2 and not flags & PG_OFFLINE:
+                page_alloc.__free_pages(k, pfn, order)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_twin_of_a_model_that_works(name: str, tmp_path: Path) -> None:
+    """Page by page the same kinds; zone by zone as many free, managed and present; the same free blocks by order and type."""
+    with Machine(base.open(MACHINES[name])) as machine:
+        first = machine.backend
+        assert isinstance(first, ModelBackend)
+        work(first.kernel)
+        machine.capture(str(tmp_path / "capture"))
+        tree = MACHINES[name].partition("?")[0]
+        second = base.open(f"{tree}?capture={tmp_path / 'capture'}")
+        assert isinstance(second, ModelBackend)
+        pages = first.kernel.max_pfn
+        kinds = kpageflags.read_kinds(first, 0, pages)
+        assert {kind.value for kind in PageKind} - {PageKind.PAGE_TABLE} == set(kinds) | {PageKind.NOPAGE}
+        assert kinds == kpageflags.read_kinds(second, 0, pages)
+        zones = [[(zone.zone, zone.free, zone.present) for zone in read_zoneinfo(files)] for files in (first, second)]
+        assert zones[0] == zones[1]
+        assert read_text(first, "/proc/buddyinfo") == read_text(second, "/proc/buddyinfo")
+        assert [] == differential.compare(first, second)
+        _check(second.kernel)
+
+
+def test_without_page_flags_the_footprint_counts(tmp_path: Path) -> None:
+    """A recording that left the flags out boots as before: as many pages in use, by mobility."""
+    with Machine(base.open(MACHINES["arm64"])) as machine:
+        machine.capture(str(tmp_path / "capture"), pages=False)
+        hardware = memmap.hardware_from_capture(capture.load(tmp_path / "capture"), "arm64")
+    assert () == hardware.pages
+    assert hardware.footprint.movable > 1000
+
+
+def kernel(kinds: bytes, at: int, mem: int = 256 * MIB, **more: object) -> Kernel:
+    """A PC whose pages from `at` on are of these kinds, the others free or as boot left them."""
+    hardware: Hardware = replace(platform("x86_64", mem=mem), pages=(RecordedPages(at, kinds),), **more)  # type: ignore[arg-type]
+    return boot.boot(V4_9, "x86_64", hardware)
+
+
+K = PageKind
+
+
+def test_what_is_not_recorded_stays_as_boot_left_it() -> None:
+    """Two free pages, one in use, in the middle of memory: beside them everything is free as before."""
+    plain = boot.boot(V4_9, "x86_64", replace(platform("x86_64", mem=256 * MIB), footprint=Footprint()))
+    twin = kernel(bytes((K.FREE, K.SLAB, K.FREE)), 0x8001)
+    zone, before = mm.page_zone(twin, 0x8001), mm.page_zone(plain, 0x8001)
+    assert before.nr_free_pages - 1 == zone.nr_free_pages
+    assert before.managed_pages == zone.managed_pages
+    assert [0, 0] == [mm.page_ref_count(twin, pfn) for pfn in (0x8001, 0x8003)]
+    assert 1 == mm.page_ref_count(twin, 0x8002)
+    _check(twin)
+
+
+def test_reserved_and_offline_pages_are_not_managed() -> None:
+    """A zone manages neither; the tail of a compound page has no reference of its own."""
+    free = kernel(bytes([K.FREE]) * 64, 0x8000)
+    slab = bytes([K.SLAB, K.SLAB | PAGE_TAIL])
+    twin = kernel(bytes([K.RESERVED]) * 3 + bytes([K.OFFLINE]) * 5 + slab + bytes([K.FREE]) * 54, 0x8000)
+    before, zone = mm.page_zone(free, 0x8000), mm.page_zone(twin, 0x8000)
+    assert 8 == before.managed_pages - zone.managed_pages == free.totalram_pages - twin.totalram_pages
+    assert 10 == before.nr_free_pages - zone.nr_free_pages
+    assert [1, 0] == [mm.page_ref_count(twin, pfn) for pfn in (0x8008, 0x8009)]
+    flags = [value for _, _, value in kpageflags.read_runs(ModelFiles(twin), 0x8000, 10)]
+    assert [("RESERVED",), ("OFFLINE",), ("SLAB",)] == [kpageflags.names(value) for value in flags]
+
+
+def test_pageblocks_get_types_that_fit() -> None:
+    """
+    Four pageblocks: files, kernel pages, slab, free. One unmovable and one reclaimable were recorded, with 100 pages in use in
+    the reclaimable one.
+
+        | 300 file | 200 kernel | 100 slab | free |
+    """
+    size = kernel(b"", 0x8000).pageblock_nr_pages
+
+    def block(kind: int, used: int) -> bytes:
+        return bytes([kind]) * used + bytes([K.FREE]) * (size - used)
+
+    def found(k: Kernel) -> tuple[int, ...]:
+        return tuple(page_alloc.get_pageblock_migratetype(k, 0x8000 + size * i) for i in range(4))
+
+    kinds = block(K.FILE, 300) + block(K.KERNEL, 200) + block(K.SLAB, 100) + block(K.FREE, 0)
+    twin = kernel(kinds, 0x8000, pageblocks={(0, "DMA32", "Unmovable"): (1, 200), (0, "DMA32", "Reclaimable"): (1, 100)})
+    assert (MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_MOVABLE) == found(twin)
+    assert (MIGRATE_MOVABLE, MIGRATE_UNMOVABLE, MIGRATE_UNMOVABLE, MIGRATE_MOVABLE) == found(kernel(kinds, 0x8000))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(list(K)[1:]), st.integers(1, 3000)), min_size=1, max_size=40))
+def test_any_pages_come_back_as_they_were_recorded(runs: list[tuple[PageKind, int]]) -> None:
+    """Whatever lies where, every kind reads back (a page table as a page of the kernel, for v4.9 shows none); all adds up."""
+    kinds = b"".join(bytes([kind]) * count for kind, count in runs)[: GIB // 4096 // 4]
+    twin = kernel(kinds, 0x4001, GIB)
+    seen = kpageflags.read_kinds(ModelFiles(twin), 0x4001, len(kinds))
+    assert kinds.replace(bytes([K.PAGE_TABLE]), bytes([K.KERNEL])) == seen
+    _check(twin)
