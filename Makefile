@@ -8,7 +8,7 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench lab memblock-oracle docs clean
+.PHONY: help setup run test check fix bench lab tiny-kernel memblock-oracle docs clean
 
 # An environment that was made in another folder does not run in this one: make it anew.
 ifneq ($(wildcard $(READY)),)
@@ -59,6 +59,9 @@ lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm): fetches kernels
 	$(BIN)/memhp vm doctor
 	MEMHP_LAB=1 $(BIN)/pytest tests/vm -n 2 --dist loadscope $(ARGS)
 	MEMHP_LAB=1 $(BIN)/pytest tests/test_readme.py -k real-kernels -n 0
+
+tiny-kernel: $(READY)  ## Build a kernel without memory hotplug, from linux-source-6.12 (three minutes, once; in your cache folder)
+	@$(BIN)/python -m tests.vm.tiny_kernel
 
 memblock-oracle: $(READY)  ## Build the C memblock from linux-source-6.1 and -6.12, the judge of the model's (in your cache folder)
 	@$(BIN)/python -m tests.oracles.memblock_c

@@ -26,6 +26,7 @@ import json
 import lzma
 import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
@@ -50,6 +51,10 @@ NEEDED = ("virtio_pci", "virtio_console")
 """Modules, built in or not, without which the guest cannot answer."""
 WANTED = ("virtio_mem",)
 """Modules that are taken along where the kernel has them."""
+FETCH_TIMEOUT = 300.0
+"""Seconds without any progress after which apt is ended."""
+FULL_TIMEOUT = 5.0
+"""Seconds without any progress after which it is, if there is no space left."""
 UNPACKED_LIMIT = 256 * MIB
 """Bytes of the largest module that is unpacked."""
 
@@ -515,10 +520,17 @@ class Apt:
             path.unlink(missing_ok=True)
 
     def _run(self, command: list[str], what: str, say: Progress, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run apt-get and pass on how far it is."""
+        """
+        Run apt-get and pass on how far it is.
+
+        Where the disk is full apt waits for ever, so it is ended when it makes no progress.
+
+        Raises:
+            BackendError: it made none.
+        """
         say(what, -1)
         reader, writer = os.pipe()
-        status = os.fdopen(reader, errors="replace")
+        status = os.fdopen(reader, "rb", buffering=0)
         with status, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             try:
                 process = subprocess.Popen(
@@ -528,11 +540,7 @@ class Apt:
             finally:
                 os.close(writer)
             try:
-                for line in status:
-                    parts = line.split(":")
-                    if parts[0] == "dlstatus" and len(parts) > 2:
-                        with contextlib.suppress(ValueError):
-                            say(what, float(parts[2]) / 100)
+                self._watch(status.fileno(), what, say)
                 process.wait()
             finally:
                 if process.poll() is None:
@@ -541,6 +549,31 @@ class Apt:
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
+
+
+    def _watch(self, status: int, what: str, say: Progress) -> None:
+        """Read how far apt is until it closes the file. Raises BackendError if it gets no further."""
+        last, since, buffer = "", _now(), b""
+        while True:
+            ready, _, _ = select.select([status], [], [], 1.0)
+            if ready:
+                data = os.read(status, 4096)
+                if not data:
+                    return
+                buffer += data
+                *lines, buffer = buffer.split(b"\n")
+                for line in lines:
+                    parts = line.decode("utf-8", "replace").split(":")
+                    if parts[:3] != last.split(":")[:3]:
+                        last, since = ":".join(parts), _now()
+                    if parts[0] == "dlstatus" and len(parts) > 2:
+                        with contextlib.suppress(ValueError):
+                            say(what, float(parts[2]) / 100)
+            waited = _now() - since
+            if waited > FULL_TIMEOUT and shutil.disk_usage(self._folder).free < MIB:
+                raise BackendError(f"{self._folder}: no space left on device ({what}); MEMHP_CACHE=DIR names another folder")
+            if waited > FETCH_TIMEOUT:
+                raise BackendError(f"apt has made no progress for {FETCH_TIMEOUT:g} s: {what}")
 
 
 def _now() -> float:
