@@ -213,6 +213,9 @@ def hardware_from_files(
     pages = _pages(files, spans, page_size)
     if kept:
         reserved = _merge((r.base, r.end) for r in kept)
+        # What memblock does not list any more it got back, too: to boot it was free, then.
+        given_back = tuple(
+            (start, end) for start, end in given_back if any(low <= start and end <= high for low, high in reserved))
     elif pages:
         reserved = _merge([*_reserved_pages(pages, page_size), *given_back])
     else:

@@ -395,6 +395,7 @@ def compare(
     traceable: Collection[str] = (),
     primitives: Collection[str] = PRIMITIVES,
     opaque: Collection[str] = OPAQUE,
+    counted: Collection[str] | None = None,
 ) -> Comparison:
     """
     Hold a model's call tree against a real kernel's.
@@ -409,21 +410,43 @@ def compare(
         traceable: Further functions that this kernel's tracer can show: if the model ran one and the kernel did not, likewise.
         primitives: Functions that count only where their caller does.
         opaque: Functions whose inside does not count.
+        counted: The only functions of the kernel that count at all, or None.
     """
     has_model = names(model) | set(modelled)
     has_kernel = names(recorded) | set(traceable)
+    if counted is not None:
+        has_kernel &= set(counted)
     known = has_model & has_kernel
     theirs = splice(recorded, known, primitives=primitives, opaque=opaque)
-    shown = {(caller.name, call.name) for root in theirs for caller in root.walk() for call in caller.children}
-    ours, inlined = _inline(splice(model, known, opaque=opaque), None, shown)
-    left, right = _Shape("", _shape(ours)), _Shape("", _shape(theirs))
+    shown = pairs(theirs)
+    # Pairs that the kernel shows with something between that the model does not have. It may be a part of the caller, or
+    # something else that the caller runs, too: then the call that the model shows was inlined.
+    doubtful = shown - pairs(recorded)
+    whole, right = splice(model, known, opaque=opaque), _Shape("", _shape(theirs))
+    inlined: set[tuple[str, str]] = set()
+    last: _Parting | None = None
+    while True:
+        ours, found = _inline(whole, None, shown)
+        parting = _part(_Shape("", _shape(ours)), right, ())
+        if last is not None and parting is not None and parting.place <= last.place:
+            parting = last                                     # that did not explain it
+            break
+        inlined, last = found, parting
+        if parting is None or (*parting.path[-1:], parting.ours) not in doubtful & shown:
+            break
+        shown = shown - {(parting.path[-1], parting.ours)}
     return Comparison(
-        difference=_difference(left, right, ()),
-        common=tuple(sorted(names(model) & names(recorded))),
-        kernel_only=tuple(sorted(names(recorded) - has_model)),
+        difference=parting.words if parting is not None else "",
+        common=tuple(sorted(names(model) & names(recorded) & has_kernel)),
+        kernel_only=tuple(sorted((names(recorded) & has_kernel) - has_model)),
         model_only=tuple(sorted(names(model) - has_kernel)),
         inlined=tuple(sorted(inlined)),
     )
+
+
+def pairs(calls: Iterable[Call]) -> set[tuple[str, str]]:
+    """Return who calls whom in some trees."""
+    return {(caller.name, call.name) for root in calls for caller in root.walk() for call in caller.children}
 
 
 def _inline(
@@ -448,23 +471,42 @@ def _inline(
     return result, inlined
 
 
-def _difference(model: _Shape, kernel: _Shape, path: tuple[str, ...]) -> str:
-    """Return the first difference below two calls of the same name, or ""."""
+@dataclass(frozen=True, slots=True)
+class _Parting:
+    """
+    Where two trees part first.
+
+    Attributes:
+        place: Numbers of the calls that lead there: of two, the smaller one comes first.
+        path: Their names.
+        ours: What the model enters there; "" if it returns.
+        words: All of it in words, with both contexts.
+    """
+
+    place: tuple[int, ...]
+    path: tuple[str, ...]
+    ours: str
+    words: str
+
+
+def _part(model: _Shape, kernel: _Shape, path: tuple[str, ...], place: tuple[int, ...] = ()) -> _Parting | None:
+    """Return the first difference below two calls of the same name, or None."""
     for i in range(max(len(model.children), len(kernel.children))):
         ours = model.children[i] if i < len(model.children) else None
         theirs = kernel.children[i] if i < len(kernel.children) else None
         if ours is not None and theirs is not None and ours.name == theirs.name:
-            deeper = _difference(ours, theirs, (*path, ours.name))
-            if deeper:
+            deeper = _part(ours, theirs, (*path, ours.name), (*place, i))
+            if deeper is not None:
                 return deeper
             continue
-        place = " > ".join(path) or "the start of the trace"
-        return (
-            f"in {place}, call {i + 1}: the kernel {_ran(theirs, kernel, i)}, the model {_ran(ours, model, i)}\n"
+        words = (
+            f"in {' > '.join(path) or 'the start of the trace'}, call {i + 1}: "
+            f"the kernel {_ran(theirs, kernel, i)}, the model {_ran(ours, model, i)}\n"
             f"  kernel: {_context(kernel, i)}\n"
             f"  model:  {_context(model, i)}"
         )
-    return ""
+        return _Parting((*place, i), path, ours.name if ours is not None else "", words)
+    return None
 
 
 def _ran(call: _Shape | None, parent: _Shape, i: int) -> str:

@@ -135,9 +135,11 @@ def hold(first: Sequence[Call], second: Sequence[Call], known: frozenset[str] | 
     """
     known = (model_functions() if known is None else known) | frozenset(OUTERMOST)
     whole = [outermost(trees) for trees in (first, second)]
-    trees = [calls.splice(tree, known - REPEATED, primitives=calls.PRIMITIVES, opaque=OPAQUE) for tree in whole]
+    counted = known - REPEATED
+    trees = [calls.splice(tree, counted, primitives=calls.PRIMITIVES, opaque=OPAQUE) for tree in whole]
     swapped = _of_a_model(trees[1]) and not _of_a_model(trees[0])
-    comparison = calls.compare(*(reversed(trees) if swapped else trees), opaque=OPAQUE)
+    ours, theirs = (trees[1], whole[0]) if swapped else (trees[0], whole[1])
+    comparison = calls.compare(ours, theirs, opaque=OPAQUE, counted=counted)
     unmodelled = [tuple(sorted(calls.names(tree) - known)) for tree in whole]
     return Ran(tuple(trees[0]), tuple(trees[1]), comparison, swapped, (unmodelled[0], unmodelled[1]))
 
