@@ -30,6 +30,7 @@ from memhp.linux.include.page_flags import (
     KIND_HUGETLB,
     KIND_KERNEL,
     KIND_OTHER,
+    PG_HEAD,
     PG_HWPOISON,
     PG_LRU,
     PG_OFFLINE,
@@ -68,7 +69,10 @@ def work(k: Kernel) -> None:
         for number, pfn in enumerate(taken):
             assert pfn >= 0
             set_page_kind(k, pfn, 1 << order, kind, flags)
-            mm.set_page_count(k, pfn, 1 << order, 1)
+            if kind in (KIND_HUGE, KIND_HUGETLB):
+                set_page_kind(k, pfn, 1, kind, PG_HEAD)
+            else:
+                mm.set_page_count(k, pfn, 1 << order, 1)
             if number % 2 and not flags & PG_OFFLINE:
                 page_alloc.__free_pages(k, pfn, order)
 
@@ -86,8 +90,10 @@ def test_twin_of_a_model_that_works(name: str, tmp_path: Path) -> None:
         assert isinstance(second, ModelBackend)
         pages = first.kernel.max_pfn
         kinds = kpageflags.read_kinds(first, 0, pages)
-        assert {kind.value for kind in PageKind} - {PageKind.PAGE_TABLE} == set(kinds) | {PageKind.NOPAGE}
+        tails = {PageKind.HUGE | PAGE_TAIL, PageKind.HUGETLB | PAGE_TAIL}
+        assert {kind.value for kind in PageKind} - {PageKind.PAGE_TABLE} | tails == set(kinds) | {PageKind.NOPAGE}
         assert kinds == kpageflags.read_kinds(second, 0, pages)
+        assert 1 == second.kernel.hstate.nr_huge_pages
         zones = [[(zone.zone, zone.free, zone.present) for zone in read_zoneinfo(files)] for files in (first, second)]
         assert zones[0] == zones[1]
         assert read_text(first, "/proc/buddyinfo") == read_text(second, "/proc/buddyinfo")
@@ -167,4 +173,5 @@ def test_any_pages_come_back_as_they_were_recorded(runs: list[tuple[PageKind, in
     twin = kernel(kinds, 0x4001, GIB)
     seen = kpageflags.read_kinds(ModelFiles(twin), 0x4001, len(kinds))
     assert kinds.replace(bytes([K.PAGE_TABLE]), bytes([K.KERNEL])) == seen
+    assert kinds.count(K.HUGETLB) == twin.hstate.nr_huge_pages
     _check(twin)

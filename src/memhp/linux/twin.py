@@ -17,7 +17,7 @@ No C file has a twin; so nothing here has one. Source: none.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from memhp.hardware import PAGE_TAIL, PageKind, RecordedPages
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.memory_model import page_columns_rw
-from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT, PageColumns
+from memhp.linux.include.mm_types import FLAGS, KIND, REFCOUNT
 from memhp.linux.include.mmzone import MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE, Zone
 from memhp.linux.include.page_flags import (
     KIND_ANON,
@@ -38,6 +38,7 @@ from memhp.linux.include.page_flags import (
     KIND_PAGE_TABLE,
     KIND_SLAB,
     PAGE_INITIALISED,
+    PG_HEAD,
     PG_HWPOISON,
     PG_LRU,
     PG_OFFLINE,
@@ -57,8 +58,8 @@ _LOOKS = {
     PageKind.PAGE_TABLE: (0, KIND_PAGE_TABLE),
     PageKind.ANON: (PG_LRU, KIND_ANON),
     PageKind.FILE: (PG_LRU, KIND_FILE),
-    PageKind.HUGE: (PG_LRU, KIND_HUGE),
-    PageKind.HUGETLB: (0, KIND_HUGETLB),
+    PageKind.HUGE: (PG_LRU | PG_HEAD, KIND_HUGE),
+    PageKind.HUGETLB: (PG_HEAD, KIND_HUGETLB),
     PageKind.KERNEL: (0, KIND_OTHER),
     PageKind.HWPOISON: (PG_HWPOISON, KIND_OTHER),
 }
@@ -69,7 +70,9 @@ _UNMOVABLE = (PageKind.SLAB, PageKind.PAGE_TABLE, PageKind.KERNEL)
 _MOVABLE = (PageKind.ANON, PageKind.FILE, PageKind.HUGE, PageKind.HUGETLB)
 
 _PLAIN = bytes(value & ~PAGE_TAIL for value in range(256))
-_FLAGS = bytes(_LOOKS.get(value & ~PAGE_TAIL, (0, 0))[0] for value in range(256))  # type: ignore[call-overload]
+_FLAGS = bytes(
+    _LOOKS.get(value & ~PAGE_TAIL, (0, 0))[0] & ~(PG_HEAD if value & PAGE_TAIL else 0)  # type: ignore[call-overload]
+    for value in range(256))
 _USES = bytes(_LOOKS.get(value & ~PAGE_TAIL, (0, 0))[1] for value in range(256))  # type: ignore[call-overload]
 _INITIALISED = bytes(value & PAGE_INITIALISED for value in range(256))
 _REFERENCES = bytes(not value & PAGE_TAIL and value != PageKind.FREE for value in range(256))
@@ -106,6 +109,7 @@ def take_pages(k: Kernel) -> None:
                 free.append((zone, start, end))
     for zone, start, end in free:
         page_alloc._free_pages_range(k, zone, start, end)
+    k.hstate = replace(k.hstate, nr_huge_pages=sum(kinds.count(PageKind.HUGETLB) for _, _, kinds in pieces))
 
 
 def _pieces(k: Kernel) -> Iterator[Piece]:
@@ -161,9 +165,9 @@ def _store(k: Kernel, zone: Zone, pfn: int, kinds: bytes) -> None:
     k.totalram_pages += change
     made = int.from_bytes(columns.values(FLAGS, start, end).translate(_INITIALISED), "little")
     flags = int.from_bytes(kinds.translate(_FLAGS), "little") | made
-    _fill(columns, FLAGS, start, flags.to_bytes(len(kinds), "little"))
-    _fill(columns, REFCOUNT, start, kinds.translate(_REFERENCES))
-    _fill(columns, KIND, start, _uses(k, pfn, kinds))
+    columns.store(FLAGS, start, flags.to_bytes(len(kinds), "little"))
+    columns.store(REFCOUNT, start, kinds.translate(_REFERENCES))
+    columns.store(KIND, start, _uses(k, pfn, kinds))
 
 
 def _uses(k: Kernel, pfn: int, kinds: bytes) -> bytes:
@@ -175,14 +179,6 @@ def _uses(k: Kernel, pfn: int, kinds: bytes) -> bytes:
             low, high = max(block - pfn, 0), min(block + size - pfn, len(kinds))
             uses[low:high] = uses[low:high].replace(bytes((KIND_KERNEL,)), bytes((KIND_SLAB,)))
     return bytes(uses)
-
-
-def _fill(columns: PageColumns, which: int, start: int, values: bytes) -> None:
-    """Give pages from `start` on these values. Source: none"""
-    if values.count(values[0]) == len(values):
-        columns.fill(which, start, start + len(values), values[0])
-    else:
-        columns._spread(which)[start : start + len(values)] = values
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from memhp.linux.include.page_flags import (
     KIND_KERNEL,
     KIND_PAGE_TABLE,
     KIND_SLAB,
+    PG_HEAD,
     PG_HWPOISON,
     PG_LRU,
     PG_OFFLINE,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 KPMSIZE = 8
 KPF_BUDDY = 10
+KPF_COMPOUND_HEAD = 15
+KPF_COMPOUND_TAIL = 16
 KPF_NOPAGE = 20
 KPF_PGTABLE = 26
 
@@ -105,6 +108,8 @@ def stable_page_flags(k: Kernel, start: int, end: int) -> Iterator[tuple[int, in
             bits = _KIND_BITS.get(kind, 0)
             if kind == KIND_PAGE_TABLE and k.tree.page_tables_have_a_type:
                 bits = 1 << KPF_PGTABLE
+            elif kind in (KIND_HUGE, KIND_HUGETLB):
+                bits |= 1 << (KPF_COMPOUND_HEAD if flag & PG_HEAD else KPF_COMPOUND_TAIL)
             for mask, bit in _FLAG_BITS:
                 if flag & mask:
                     bits |= 1 << bit
