@@ -1064,7 +1064,8 @@ def set_zone_contiguous(k: Kernel, zone: Zone) -> None:
     zone_end = mmzone.zone_end_pfn(zone)
     start = zone.zone_start_pfn
     step = k.PAGES_PER_SECTION
-    if start < zone.contiguous_end <= zone_end and all(part.cuts is None for part in k.pfn_valid.ingredients()):
+    if start < zone.contiguous_end <= zone_end and all(
+            part.cuts is None or part is mmzone.SUB for part in k.pfn_valid.ingredients()):
         start = zone.contiguous_end
     while start < zone_end:
         end = min(zone_end, start - start % step + step)
