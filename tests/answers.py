@@ -18,6 +18,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import lzma
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +222,13 @@ def load(kernel: JudgeKernel, name: str, boots: dict[str, Look] | None = None) -
         return None
     head, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     script = scenario.load(SCENARIOS / f"{name}.toml")
-    look = (boots if boots is not None else read_boots(kernel))[head["boot"]]
+    return _recording(kernel, name, script, head, lines, boots if boots is not None else read_boots(kernel))
+
+
+def _recording(
+    kernel: JudgeKernel, name: str, script: Scenario, head: dict[str, Any], lines: list[dict[str, Any]], boots: dict[str, Look],
+) -> Recording:  # fmt: skip
+    look = boots[head["boot"]]
     observed = [Observed(0, None, Answer(), look)]
     for number, (step, line) in enumerate(zip(script.steps, lines, strict=False), 1):
         look = apply_changes(look, line["changed"])
@@ -240,6 +247,37 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     head = {"scenario": name, "digest": digest(script), "url": url, "release": release, "boot": boot}
     path.write_text(_line(head) + "".join(map(_line, _steps(observed))), encoding="utf-8")
+
+
+def random_path(kernel: JudgeKernel) -> Path:
+    """Return the file of the answers to scenarios made by chance: an object for each, with its text, packed."""
+    return ANSWERS / kernel.name / "random.jsonl.xz"
+
+
+def load_random(kernel: JudgeKernel, boots: dict[str, Look] | None = None) -> dict[int, Recording]:
+    """Return what a kernel answered to scenarios made by chance, by seed."""
+    path = random_path(kernel)
+    if not path.exists():
+        return {}
+    boots = boots if boots is not None else read_boots(kernel)
+    found = {}
+    for text in lzma.decompress(path.read_bytes()).decode().splitlines():
+        line = json.loads(text)
+        script = scenario.loads(line["text"])
+        found[line["seed"]] = _recording(kernel, f"random/{line['seed']}", script, line, line["steps"], boots)
+    return found
+
+
+def save_random(kernel: JudgeKernel, recordings: dict[int, Recording], boots: dict[str, Look]) -> None:
+    """Write down what a kernel answered to scenarios made by chance."""
+    lines = []
+    for seed, one in sorted(recordings.items()):
+        boot = next(key for key, look in boots.items() if key.startswith(one.url) and look == one.observed[0].look)
+        head = {"seed": seed, "digest": digest(one.script), "url": one.url, "release": one.release, "boot": boot}
+        lines.append(_line({**head, "text": scenario.dumps(one.script), "steps": list(_steps(one.observed))}))
+    path = random_path(kernel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(lzma.compress("".join(lines).encode(), preset=9))
 
 
 def _steps(observed: Iterable[Observed]) -> Iterator[dict[str, Any]]:

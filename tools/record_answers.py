@@ -7,8 +7,7 @@ Ask real kernels the scenarios of tests/scenarios, and keep what they answer in 
     python -m tools.record_answers --list                what would be asked
     python -m tools.record_answers --show v6.12-arm64 any/life   an answer in words
 
-Every scenario gets a machine of its own: what a machine has been through before cannot show in an answer. Run it where the
-folder `tests` is (the root of the repository).
+Every scenario meets a freshly booted machine: one is booted for all that boot alike, saved, and started from there.
 """
 
 from __future__ import annotations
@@ -23,15 +22,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import answers
 from tests.answers import JudgeKernel
-from tests.snapshots import Snapshots
+from tests.snapshots import Guests
 
 from memhp import scenario
 from memhp.backends.base import QemuURL
-from memhp.backends.qemu import backend
 from memhp.checker import differential
 from memhp.checker.differential import Look
 from memhp.errors import MemhpError
-from memhp.scenario import describe
+from memhp.scenario import Scenario, describe
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,41 +43,45 @@ def main(argv: list[str] | None = None) -> int:
     kernels = [name for name in answers.KERNELS if _chosen(name, [word for word in args.names if "/" not in word])]
     words = [word for word in args.names if "/" in word]
     failed = 0
-    for kernel in (answers.KERNELS[name] for name in kernels):
-        boots = answers.read_boots(kernel)
-        for name, path in answers.scenarios(kernel).items():
-            if not _chosen(name, words):
-                continue
-            known = answers.load(kernel, name, boots)
-            if args.show:
-                if known is not None:
-                    show(known)
-                continue
-            if known is not None and not known.stale and not args.again:
-                continue
-            if args.list:
-                print(kernel.name, name)
-                continue
-            begun = time.monotonic()
-            try:
-                outcome = record(kernel, name, path, boots)
-            except MemhpError as err:
-                outcome, failed = f"{type(err).__name__}: {err}", 1
-            print(f"{kernel.name} {name}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
+    with Guests() as guests:
+        for kernel in (answers.KERNELS[name] for name in kernels):
+            boots = answers.read_boots(kernel)
+            for name, script in _wanted(kernel, words):
+                known = answers.load(kernel, name, boots)
+                if args.show:
+                    if known is not None:
+                        show(known)
+                    continue
+                if known is not None and not known.stale and not args.again:
+                    continue
+                if args.list:
+                    print(kernel.name, name)
+                    continue
+                begun = time.monotonic()
+                try:
+                    outcome = record(guests, kernel, name, script, boots)
+                except MemhpError as err:
+                    outcome, failed = f"{type(err).__name__}: {err}", 1
+                print(f"{kernel.name} {name}: {outcome} ({time.monotonic() - begun:.0f} s)", flush=True)
     return failed
+
+
+def _wanted(kernel: JudgeKernel, words: list[str]) -> list[tuple[str, Scenario]]:
+    """Return the scenarios asked for by name, those that boot alike together."""
+    found = [(name, scenario.load(path)) for name, path in answers.scenarios(kernel).items() if _chosen(name, words)]
+    return sorted(found, key=lambda item: (item[1].machine, str(item[1].devices), item[0]))
 
 
 def _chosen(name: str, words: list[str]) -> bool:
     return not words or any(fnmatchcase(name, word) for word in words)
 
 
-def record(kernel: JudgeKernel, name: str, path: Path, boots: dict[str, Look]) -> str:
-    """Boot a machine, do a scenario on it, write the answer down; returns the answers as one line."""
-    script = scenario.load(path)
+def record(guests: Guests, kernel: JudgeKernel, name: str, script: Scenario, boots: dict[str, Look]) -> str:
+    """Do a scenario on a fresh machine and write the answer down; returns the answers as one line."""
     url = kernel.url(script, QemuURL)
     assert isinstance(url, QemuURL)
     key = answers.boot_key(script, url)
-    machine = Snapshots(backend.open(url, script.devices))
+    machine = guests.open(url, script.devices)
     try:
         observed = list(differential.observe(script.steps, machine))
         release = machine.read("/proc/sys/kernel/osrelease").decode().strip()

@@ -302,7 +302,9 @@ class QemuBackend(Virtual):
         code, data = self.guest.run("dmesg")
         if code:
             raise self._fail("dmesg does not work in the guest")
-        lines = data.decode("utf-8", "backslashreplace").splitlines()
+        self._merge(data.decode("utf-8", "backslashreplace").splitlines())
+
+    def _merge(self, lines: list[str]) -> None:
         if self._log and lines[: len(self._log)] != self._log:
             last = self._log[-1]
             known = next((number for number in range(len(lines) - 1, -1, -1) if lines[number] == last), -1)
