@@ -4,15 +4,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import tomllib
 from collections.abc import Sequence
+from typing import Any
 
 from memhp.backends import base
 from memhp.backends.base import ModelURL
 from memhp.checker import differential
 from memhp.checker.differential import Difference
+from memhp.errors import ConfigError, UsageError
 from memhp.scenario import Step
+from memhp.units import GIB
 from tests import answers
-from tests.answers import Recording
+from tests.answers import SCENARIOS, JudgeKernel, Recording
+
+KNOWN = SCENARIOS / "known.toml"
+"""What is known to differ, and which kernels are modelled at all."""
 
 
 def judge(recording: Recording) -> list[Difference]:
@@ -30,16 +38,32 @@ def judge(recording: Recording) -> list[Difference]:
         return [difference for step in differential.compare_observed(ran, compared) for difference in step.found]
 
 
-def modelled(recording: Recording) -> str:
-    """Return why a kernel cannot be asked as a model, or ""."""
-    from memhp.errors import ConfigError, UsageError
-
-    url = str(recording.kernel.url(recording.script, ModelURL))
+def boots(kernel: JudgeKernel) -> str:
+    """Return why a kernel cannot be booted as a model, or ""."""
+    url = str(ModelURL(tree=kernel.release, arch=kernel.arch, page=kernel.page, mem=GIB))
     try:
-        base.open(url, recording.script.devices).close()
+        base.open(url).close()
     except (ConfigError, UsageError) as err:
         return str(err).removeprefix(f"machine URL '{url}': ")
+    except Exception as err:
+        return repr(err)
     return ""
+
+
+@functools.cache
+def _words() -> dict[str, Any]:
+    return tomllib.loads(KNOWN.read_text(encoding="utf-8"))
+
+
+def modelled(kernel: JudgeKernel) -> bool:
+    """Whether known.toml says that the model can boot this kernel."""
+    return kernel.name in _words()["modelled"]
+
+
+def known(recording: Recording) -> str:
+    """Return why the model's answer is known to differ, or ""."""
+    where = f"{recording.kernel.name}/{recording.name}"
+    return next((entry["cause"] for entry in _words().get("differs", []) if where in entry["where"]), "")
 
 
 def replay(recording: Recording) -> str:
