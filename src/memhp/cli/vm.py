@@ -114,18 +114,20 @@ def examine() -> Iterator[Finding]:
         path = shutil.which(binary)
         yield Finding(f"QEMU for {arch}", path is not None, path or binary, f"apt-get install {process.PACKAGE[arch]}")
     firmware = process.firmware()
-    fix = f"apt-get install {process.FIRMWARE_PACKAGE}"
-    yield Finding("UEFI firmware for arm64", firmware is not None, firmware or "arm64 guests start through it", fix)
+    readable = firmware is not None and os.access(firmware, os.R_OK)
+    fix = f"apt-get install {process.FIRMWARE_PACKAGE}" if firmware is None else f"sudo chmod a+r {firmware}"
+    yield Finding("UEFI firmware for arm64", readable, firmware or "arm64 guests start through it", fix)
     here = importlib.util.find_spec("qemu") is not None and importlib.util.find_spec("qemu.qmp") is not None
     yield Finding("library qemu.qmp", here, "speaks to QEMU's monitor", "pip install 'memhp[lab]'")
-    apt = all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg-deb"))
-    yield Finding("apt", apt, "kernels are fetched through it; without it: --kernel IMAGE --modules DIR", "", needed=False)
+    yield from _examine_apt()
     folder = images.cache_folder()
     above = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = above.is_dir() and os.access(above, os.R_OK | os.W_OK | os.X_OK)
+    fix = f"sudo chown -R $USER {above}" if above.is_dir() and above == folder else "export MEMHP_CACHE=DIR"
+    yield Finding("cache folder", writable, str(folder), fix)
     free = shutil.disk_usage(above).free
-    fix = "MEMHP_CACHE=DIR names another"
-    yield Finding("cache folder", os.access(above, os.W_OK), str(folder), fix)
-    yield Finding("space for it", free > GIB, f"{format_size(free // MIB * MIB)} free, 1G is enough", fix)
+    yield Finding("space for it", free > GIB, f"{format_size(free // MIB * MIB)} free, 1G is enough", "export MEMHP_CACHE=DIR")
+    yield from _examine_limits()
     for arch in images.DEBIAN_ARCH:
         shell = images.busybox(arch)
         yield Finding(f"busybox for {arch}", shell.is_file(), str(shell), f"memhp vm fetch {arch} v6.12")
@@ -139,11 +141,80 @@ def examine() -> Iterator[Finding]:
         about = kernel.release if kernel is not None else "Debian has it"
         name = f"kernel {release} for {arch}{f' with {page} pages' if option else ''}"
         yield Finding(name, kernel is not None, about, f"memhp vm fetch {arch} {release}{option}")
-    kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    yield _examine_kvm()
+    usable = os.access("/dev/fuse", os.R_OK | os.W_OK)
+    fix = "apt-get install fuse3"
+    if shutil.which("fusermount3") is not None:
+        fix = "sudo chmod a+rw /dev/fuse" if os.path.exists("/dev/fuse") else "sudo modprobe fuse"
+    here = usable and shutil.which("fusermount3") is not None
+    yield Finding("FUSE", here, "a model's files for other programs", fix, needed=False)
+
+
+def _examine_apt() -> Iterator[Finding]:
+    """Look at what fetching kernels needs; who has kernels already, or boots his own, needs none of it."""
+    from memhp.backends.qemu import images
+
+    missing = [tool for tool in ("apt-get", "apt-cache", "dpkg-deb") if shutil.which(tool) is None]
+    fix = f"copy {images.cache_folder()} from a machine with apt, or boot your own: --kernel IMAGE --modules DIR"
+    yield Finding("apt", not missing, "kernels are fetched through it", fix, needed=False)
+    if missing:
+        return
+    sources = images.apt_sources()
+    yield Finding("apt's package lists", bool(sources), "of this machine's suites", "apt-get update", needed=False)
+    try:
+        mirror = images.debian_mirror(sources)
+    except BackendError:
+        mirror = ""
+    about = mirror or f"{images.system_name()} has none; kernels come from Debian"
+    yield Finding("mirror of Debian", bool(mirror), about, "export MEMHP_DEBIAN_MIRROR=URL", needed=False)
+    about = "its keys check what is fetched"
+    yield Finding("Debian's keyring", images.KEYRING.is_file(), about, "apt-get install debian-archive-keyring", needed=False)
+
+
+def _examine_limits() -> Iterator[Finding]:
+    """Look at what this process may use: a folder for temporary files, memory, sizes of files."""
+    import resource
+    import tempfile
+
+    from memhp.units import GIB, MIB, format_size
+
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        folder = ""
+    yield Finding("temporary files", bool(folder), folder or "no folder for them can be written to", "export TMPDIR=DIR")
+    free = _available()
+    about = f"{format_size(free // MIB * MIB)} available, a guest takes 1G or mem=" if free else "not known how much"
+    yield Finding("memory for a guest", not free or free > 1280 * MIB, about, "memhp … -m 'qemu:v6.12/arm64?mem=512M'")
+    for limit, least, option in ((resource.RLIMIT_AS, 4 * GIB, "-v"), (resource.RLIMIT_FSIZE, GIB, "-f")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            what = "address space" if option == "-v" else "size of files"
+            yield Finding(f"limit of {what}", soft >= least, f"{format_size(soft // MIB * MIB)}", f"ulimit {option} unlimited")
+
+
+def _available() -> int:
+    """Return the bytes of memory that programs may still take; 0 if nobody says."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _examine_kvm() -> Finding:
+    """Look whether guests could run on this CPU itself."""
     about = "guests are emulated, the same everywhere; MEMHP_ACCEL=kvm is faster"
-    yield Finding("KVM", kvm, about, "add yourself to the group kvm", needed=False)
-    fuse = os.access("/dev/fuse", os.R_OK | os.W_OK) and shutil.which("fusermount3") is not None
-    yield Finding("FUSE", fuse, "a model's files for other programs", "apt-get install fuse3", needed=False)
+    if os.path.exists("/dev/kvm"):
+        usable = os.access("/dev/kvm", os.R_OK | os.W_OK)
+        return Finding("KVM", usable, about, "sudo usermod -aG kvm $USER   (and log in again)", needed=False)
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        flags = []
+    module = "kvm_intel" if "vmx" in flags else "kvm_amd" if "svm" in flags else ""
+    fix = f"sudo modprobe {module}" if module else "none: this CPU, or the machine it is lent from, offers no virtualization"
+    return Finding("KVM", False, about, fix, needed=False)
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -59,6 +59,10 @@ UNPACKED_LIMIT = 256 * MIB
 """Bytes of the largest module that is unpacked."""
 
 _ELF_MACHINES = {62: "x86_64", 183: "arm64"}
+OS_RELEASE = Path("/etc/os-release")
+
+_HOPELESS = re.compile(r"[Nn]o space left|Temporary failure resolving|Could not (?:resolve|connect)|no progress")
+"""What apt complains of if the next suite will not do any better."""
 _RELEASE = re.compile(r"v([0-9]+)\.([0-9]+)")
 _MODULE_ENDS = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 
@@ -287,14 +291,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
 def _fetch_kernel(arch: str, release: str, page_size: int, say: Progress) -> Kernel:
     deb = DEBIAN_ARCH[arch]
     seen: dict[str, list[str]] = {}
-    for suite in (SUITES[0],) if release == NEWEST else ("", *SUITES):
-        apt = Apt(deb, suite)
-        try:
-            apt.update(say)
-        except BackendError:
-            if suite == "" or release == NEWEST:
-                raise
-            continue                               # a suite that this mirror does not carry (any more)
+    for apt, suite in _apts(deb, (SUITES[0],) if release == NEWEST else ("", *SUITES), say):
         names = kernel_packages(apt.names(), deb, release, page_size)
         seen[suite] = apt.names()
         if not names:
@@ -380,9 +377,42 @@ def _take_kernel(unpacked: Path, folder: Path, origin: str) -> None:
     (folder / "kernel.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
+def _apts(deb: str, suites: Sequence[str], say: Progress) -> Iterator[tuple[Apt, str]]:
+    """
+    Yield an apt for each suite, up to date; "" are this machine's own.
+
+    Those that cannot be read are passed over: a mirror does not carry every suite, and Ubuntu's not every architecture.
+
+    Raises:
+        BackendError: none can be read.
+    """
+    refused: list[BackendError] = []
+    read = 0
+    for suite in suites:
+        try:
+            apt = Apt(deb, suite)
+            apt.update(say)
+        except BackendError as err:
+            if _HOPELESS.search(str(err)):
+                raise
+            refused.append(err)
+            continue
+        read += 1
+        yield apt, suite
+    if not read:
+        raise refused[-1]
+
+
+def _a_package(deb: str, name: str, say: Progress) -> Apt:
+    """Return an apt that has a package. Raises BackendError."""
+    for apt, _ in _apts(deb, ("", *reversed(SUITES[1:])), say):
+        if name in apt.names():
+            return apt
+    raise BackendError(f"no package {name} for {deb} in any suite that apt can read here")
+
+
 def _fetch_busybox(arch: str, say: Progress) -> None:
-    apt = Apt(DEBIAN_ARCH[arch])
-    apt.update(say)
+    apt = _a_package(DEBIAN_ARCH[arch], "busybox-static", say)
     with _appearing(busybox(arch).parent) as fresh, tempfile.TemporaryDirectory(prefix="memhp-") as unpacked:
         apt.unpack("busybox-static", Path(unpacked), say)
         found = [*Path(unpacked).glob("bin/busybox"), *Path(unpacked).glob("usr/bin/busybox")]
@@ -403,8 +433,7 @@ def fetch_agent(arch: str, *, progress: Progress | None = None) -> None:
         return
     with _locked():
         need_apt(arch, "the guest agent")
-        apt = Apt(DEBIAN_ARCH[arch])
-        apt.update(say)
+        apt = _a_package(DEBIAN_ARCH[arch], "qemu-guest-agent", say)
         with _appearing(agent_folder(arch)) as fresh, tempfile.TemporaryDirectory(prefix="memhp-") as unpacked:
             for name in apt.libraries("qemu-guest-agent"):
                 apt.unpack(name, Path(unpacked), say)
@@ -431,6 +460,54 @@ def _libraries(program: Path, tree: Path) -> list[Path]:
     return list(found.values())
 
 
+def debian_mirror(sources: Sequence[tuple[str, str, str]] | None = None) -> str:
+    """
+    Return a mirror of Debian: the one that this machine has configured, or `MEMHP_DEBIAN_MIRROR`.
+
+    Args:
+        sources: Those of apt; None: they are looked up.
+
+    Raises:
+        BackendError: there is none; says what would do.
+    """
+    own = os.environ.get("MEMHP_DEBIAN_MIRROR", "")
+    if own:
+        return own if own.endswith("/") else f"{own}/"
+    sources = apt_sources() if sources is None else sources
+    for origin, label, uri in sources:
+        if origin == label == "Debian":
+            return uri
+    if not sources:
+        why = "apt knows no package lists here yet: apt-get update brings them"
+    else:
+        others = ", ".join(dict.fromkeys(origin for origin, _, _ in sources if origin)) or "nobody's"
+        why = f"no mirror of Debian is among the apt sources of {system_name()} (they are {others})"
+    raise BackendError(
+        f"{why}; kernels come from Debian's packages: MEMHP_DEBIAN_MIRROR=URL names a mirror (and the package "
+        "debian-archive-keyring lets apt check it), or boot a kernel of your own with --kernel IMAGE --modules DIR")
+
+
+def apt_sources() -> list[tuple[str, str, str]]:
+    """Return origin, label and address of each source of packages that this machine's apt has lists of."""
+    form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)"
+    try:
+        done = subprocess.run(
+            ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], capture_output=True, text=True)
+    except OSError:
+        return []
+    rows = [line.split("|", 2) for line in done.stdout.splitlines()]
+    return list(dict.fromkeys((row[0], row[1], row[2]) for row in rows if len(row) == 3))
+
+
+def system_name() -> str:
+    """Return what this machine runs: "Ubuntu 24.04.1 LTS"; "this machine" if it does not say."""
+    try:
+        match = re.search(r'^PRETTY_NAME="?([^"\n]+)"?$', OS_RELEASE.read_text(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        match = None
+    return match[1] if match else "this machine"
+
+
 class Apt:
     """
     An apt with lists, downloads and an architecture of its own.
@@ -455,22 +532,9 @@ class Apt:
         if suite:
             sources = self._folder / "sources.list"
             with _saying(sources):
-                sources.write_text(f"deb {self._signed()}{self._mirror()} {suite} main\n")
+                sources.write_text(f"deb {self._signed()}{debian_mirror()} {suite} main\n")
             self._options += [f"-oDir::Etc::sourcelist={sources}", "-oDir::Etc::sourceparts=/dev/null"]
         self._names: list[str] = []
-
-    def _mirror(self) -> str:
-        """Return the Debian mirror that this machine has configured."""
-        form = "$(ORIGIN)|$(LABEL)|$(REPO_URI)|$(SITE)"
-        question = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
-        done = subprocess.run(question, capture_output=True, text=True)
-        for line in done.stdout.splitlines():
-            origin, label, uri, _ = line.split("|", 3)
-            if origin == label == "Debian":
-                return uri
-        raise BackendError(
-            "no mirror of Debian is among this machine's apt sources (or apt-get update has not run yet), so packages of other "
-            "suites cannot be found; boot a kernel of your own with --kernel IMAGE --modules DIR")
 
     @staticmethod
     def _signed() -> str:
