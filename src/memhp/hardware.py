@@ -9,7 +9,7 @@ its firmware give a machine of that size), a recorded memory map (`map=FILE`), o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -191,6 +191,10 @@ class Hardware:
         return sum(r.size for r in self.memory)
 
 
+_ARM64_HIGH = 256 * GIB
+"""Where `virt` begins with its high regions unless the hot-plug window reaches further."""
+
+
 def window_of(arch: str, ram_end: int) -> int:
     """
     Return the first address of the hot-plug window, as QEMU places it.
@@ -199,6 +203,30 @@ def window_of(arch: str, ram_end: int) -> int:
     """
     start = -(-ram_end // GIB) * GIB
     return max(4 * GIB, start) if arch == "x86_64" else start
+
+
+def above(arch: str, iomem: tuple[Region, ...], end: int) -> tuple[Region, ...]:
+    """
+    Return the platform's regions where QEMU puts them behind devices that end at `end`.
+
+    `virt` has its high regions from 256 GiB on, or behind the hot-plug window, each aligned to its size.
+    """
+    high = [r for r in iomem if r.start >= _ARM64_HIGH]
+    if arch != "arm64" or end <= _ARM64_HIGH or not high:
+        return iomem
+    base = -(-end // GIB) * GIB
+    moved = []
+    for r in high:
+        size = r.end + 1 - r.start
+        start = -(-base // size) * size
+        moved.append(_shifted(r, start - r.start))
+        base = start + size
+    return (*(r for r in iomem if r.start < _ARM64_HIGH), *moved)
+
+
+def _shifted(region: Region, distance: int) -> Region:
+    children = tuple(_shifted(child, distance) for child in region.children)
+    return replace(region, start=region.start + distance, end=region.end + distance, children=children)
 
 
 # What a recorded v4.9 kernel had taken once its shell ran (1 GiB of RAM, initramfs of busybox).
@@ -470,3 +498,117 @@ def limit(hardware: Hardware, size: int) -> Hardware:
         reserved=tuple((a, min(b, top)) for a, b in hardware.reserved if a < top),
         freed=tuple((a, min(b, top)) for a, b in hardware.freed if a < top),
     )
+
+
+VIRTIO_MEM_REQ_PLUG, VIRTIO_MEM_REQ_UNPLUG, VIRTIO_MEM_REQ_UNPLUG_ALL = range(3)
+"""What a guest asks of a virtio-mem device."""
+VIRTIO_MEM_RESP_ACK, VIRTIO_MEM_RESP_NACK, VIRTIO_MEM_RESP_BUSY, VIRTIO_MEM_RESP_ERROR = range(4)
+"""What the device answers."""
+_USABLE_EXTENT = {"arm64": GIB, "x86_64": 256 * MIB}
+_CHUNK = 64
+
+
+class VirtioMemDevice:
+    """
+    A virtio-mem device as QEMU makes it: its configuration space, and its answers.
+
+    Attributes:
+        id: Its name for people.
+        name: Its name for the kernel: "virtio1".
+        arch: The machine's architecture.
+        addr: First byte of its region.
+        region_size: Bytes of its region.
+        node: NUMA node.
+        block_size: Bytes it gives and takes at a time.
+        usable_region_size: Bytes of the region that may be plugged now; it grows with `requested_size`.
+        plugged_size: Bytes that are plugged.
+        requested_size: Bytes the host asks for.
+    """
+
+    __slots__ = (
+        "_plugged", "addr", "arch", "block_size", "id", "name", "node", "plugged_size", "region_size", "requested_size",
+        "usable_region_size",
+    )
+
+    def __init__(
+        self, *, id: str, name: str, arch: str, addr: int, region_size: int, node: int = 0, block_size: int = 2 * MIB,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.arch = arch
+        self.addr = addr
+        self.region_size = region_size
+        self.node = node
+        self.block_size = block_size
+        self.usable_region_size = 0
+        self.plugged_size = 0
+        self.requested_size = 0
+        self._plugged: list[int] = []
+
+    def copy(self) -> VirtioMemDevice:
+        new = VirtioMemDevice.__new__(VirtioMemDevice)
+        for name in VirtioMemDevice.__slots__:
+            setattr(new, name, getattr(self, name))
+        new._plugged = self._plugged[:]
+        return new
+
+    def resize(self, size: int) -> str:
+        """Ask the guest for `size` bytes; returns why that cannot be asked, or ""."""
+        if size % self.block_size:
+            return f"requested-size {format_size(size)} is no multiple of {format_size(self.block_size)}"
+        if size > self.region_size:
+            return f"requested-size {format_size(size)} is more than the {format_size(self.region_size)} of the device"
+        if size != self.requested_size:
+            self._resize_usable(size, can_shrink=False)
+            self.requested_size = size
+        return ""
+
+    def _resize_usable(self, size: int, *, can_shrink: bool) -> None:
+        usable = 0
+        if size:
+            usable = min(self.region_size, -(-(size + _USABLE_EXTENT[self.arch]) // self.block_size) * self.block_size)
+        if usable >= self.usable_region_size or can_shrink:
+            self.usable_region_size = usable
+
+    def request(self, type: int, addr: int, nb_blocks: int) -> int:
+        """
+        Answer a guest.
+
+        Args:
+            type: VIRTIO_MEM_REQ_*.
+            addr: First byte, for all requests but VIRTIO_MEM_REQ_UNPLUG_ALL.
+            nb_blocks: Device blocks.
+
+        Returns:
+            VIRTIO_MEM_RESP_*.
+        """
+        if type == VIRTIO_MEM_REQ_UNPLUG_ALL:
+            self._plugged = []
+            self.plugged_size = 0
+            self._resize_usable(self.requested_size, can_shrink=True)
+            return VIRTIO_MEM_RESP_ACK
+        size = nb_blocks * self.block_size
+        end = addr + size
+        if addr % self.block_size or not size or addr < self.addr or end > self.addr + self.usable_region_size:
+            return VIRTIO_MEM_RESP_ERROR
+        if type == VIRTIO_MEM_REQ_PLUG and self.plugged_size + size > self.requested_size:
+            return VIRTIO_MEM_RESP_NACK
+        wanted = 0 if type == VIRTIO_MEM_REQ_PLUG else 1
+        pieces = list(self._pieces((addr - self.addr) // self.block_size, nb_blocks))
+        if any(self._plugged[chunk] & mask != mask * wanted for chunk, mask in pieces):
+            return VIRTIO_MEM_RESP_ERROR
+        for chunk, mask in pieces:
+            self._plugged[chunk] ^= mask
+        self.plugged_size += -size if wanted else size
+        return VIRTIO_MEM_RESP_ACK
+
+    def _pieces(self, first: int, count: int) -> Iterator[tuple[int, int]]:
+        """The words that keep blocks [first, first + count), each with the bits that are theirs."""
+        while count:
+            chunk, bit = divmod(first, _CHUNK)
+            here = min(count, _CHUNK - bit)
+            if chunk >= len(self._plugged):
+                self._plugged += [0] * (chunk + 1 - len(self._plugged))
+            yield chunk, ((1 << here) - 1) << bit
+            first += here
+            count -= here
