@@ -19,13 +19,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
+from errno import EBUSY, ENOMEM
 from math import isqrt
 from typing import TYPE_CHECKING, NoReturn
 
+from memhp.errors import KernelError
 from memhp.linux import bug, sched
-from memhp.linux.bug import BUG_ON, printk
+from memhp.linux.bug import BUG_ON, WARN_ON, printk
 from memhp.linux.include import mm, mmzone
-from memhp.linux.include.gfp import Gfp
+from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE_NOWARN, GFP_USER_MOVABLE, Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
 from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import (
@@ -55,7 +58,7 @@ from memhp.linux.include.page_flags import (
     ClearPageReserved,
     SetPageReserved,
 )
-from memhp.linux.mm import sparse, vmstat
+from memhp.linux.mm import compaction, hugetlb, migrate, page_isolation, sparse, vmstat
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -1505,3 +1508,105 @@ def unlock_zonelists(k: Kernel) -> None:
     sched.mutex_unlock(k.zonelists_mutex)
 
 
+
+
+# Contiguous ranges
+
+
+def _contig_target(k: Kernel, page: int, nr_pages: int, order: int) -> list[tuple[int, int]]:
+    """
+    Allocate new pages for some that are in the way of alloc_contig_range(): near by; only pages of ZONE_MOVABLE may go there.
+
+    Source: mm/migrate.c alloc_migration_target() [v5.9]
+    """
+    nid = mm.page_to_nid(k, page)
+    if order:
+        huge = hugetlb.alloc_huge_page_node(k, nid)
+        return [(huge, huge + (1 << order))] if huge >= 0 else []
+    gfp_mask = GFP_HIGHUSER_MOVABLE_NOWARN if mm.is_zone_movable_page(k, page) else replace(GFP_USER_MOVABLE, nowarn=True)
+    return _alloc_base_pages(k, gfp_mask, nid, nr_pages)
+
+
+def __alloc_contig_migrate_range(k: Kernel, start: int, end: int) -> None:
+    """
+    Move what can be moved out of a range, in up to five attempts.
+
+    Raises:
+        KernelError: EBUSY if something did not move; ENOMEM.
+
+    Source: mm/page_alloc.c __alloc_contig_migrate_range() [v6.1]
+    """
+    source = migrate.Source([])
+    compaction.isolate_migratepages_range(k, source, start, end)
+    tries = 0
+    while source:
+        tries += 1
+        if tries == 6:
+            migrate.putback_movable_pages(k, source)
+            raise KernelError(EBUSY, "pages that are in use cannot be moved", pfn=start)
+        if migrate.migrate_pages(k, source, _contig_target) == -ENOMEM:
+            migrate.putback_movable_pages(k, source)
+            raise KernelError(ENOMEM, "no memory to move pages to", pfn=start)
+
+
+def find_large_buddy(k: Kernel, start_pfn: int) -> int:
+    """
+    Return the first pfn of the free block that a page lies in; the page itself if it lies in none.
+
+    Source: mm/page_alloc.c find_large_buddy() [v6.7], alloc_contig_range() before
+    """
+    pfn = start_pfn
+    for order in range(k.MAX_ORDER):
+        pfn &= -1 << order
+        found = page_order(k, pfn)
+        if found >= 0:
+            return pfn if pfn + (1 << found) > start_pfn else start_pfn
+    return start_pfn
+
+
+def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> None:
+    """
+    Allocate every page of [start, end): what is in use there is moved away. Each page has a reference afterwards.
+
+    Args:
+        start, end: pfns, in one zone.
+        migratetype: What the pageblocks become: MIGRATE_MOVABLE, or MIGRATE_CMA.
+
+    Raises:
+        KernelError: EBUSY if a page stays in use, with its pfn; ENOMEM.
+
+    Source: mm/page_alloc.c alloc_contig_range() [v6.1, v6.12]
+    """
+    page_isolation.start_isolate_page_range(k, start, end, migratetype, False)
+    try:
+        drain_all_pages(k, mm.page_zone(k, start))
+        try:
+            __alloc_contig_migrate_range(k, start, end)
+        except KernelError as err:
+            if err.errno != EBUSY:
+                raise
+        outer_start = find_large_buddy(k, start)
+        page_isolation.test_pages_isolated(k, outer_start, end, False)
+        outer_end = compaction.isolate_freepages_range(k, outer_start, end)
+        if not outer_end:
+            raise KernelError(EBUSY, "a page is in use again", pfn=start)
+        mm.set_page_count(k, outer_start, outer_end - outer_start, 1)
+        if start != outer_start:
+            free_contig_range(k, outer_start, start - outer_start)
+        if end != outer_end:
+            free_contig_range(k, end, outer_end - end)
+    finally:
+        page_isolation.undo_isolate_page_range(k, start, end, migratetype)
+
+
+def free_contig_range(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """
+    Give back pages that alloc_contig_range() handed out.
+
+    Source: mm/page_alloc.c free_contig_range()
+    """
+    in_use = 0
+    for columns, start, end, _ in page_ranges(k, pfn, nr_pages):
+        in_use += end - start - columns.count(REFCOUNT, start, end, 0xFF, 1)
+    _free_used_pages(k, pfn, nr_pages)
+    WARN_ON(k.log, in_use)
