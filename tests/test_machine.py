@@ -12,7 +12,7 @@ from memhp import connect
 from memhp.abi.files import MEMORY
 from memhp.errors import KernelBugError, KernelError, UsageError
 from memhp.machine import Machine, c_file, number_ranges
-from memhp.scenario import Device, Offline, Online, Plug, Scenario, Unplug, Write
+from memhp.scenario import Device, Offline, Online, Pin, Plug, Scenario, Write
 from memhp.units import MIB
 
 ARM64 = "model:v4.9+arm64-rfc-2016/arm64?mem=1G"
@@ -190,8 +190,8 @@ def test_nothing_is_run_if_a_step_cannot_be() -> None:
     """A verb the machine does not have, or a device it lacks, is told before the first step."""
     with connect(PC) as machine:
         before = machine.state()
-        with pytest.raises(UsageError, match="step 2: .* cannot unplug"):
-            machine.run([Plug(id="d1", size=128 * MIB), Unplug(id="d1")])
+        with pytest.raises(UsageError, match="step 2: .* cannot pin"):
+            machine.run([Plug(id="d1", size=128 * MIB), Pin(id="d1")])
         with pytest.raises(UsageError, match="no virtio-mem device 'v0'"):
             machine.run(Scenario(devices=(Device(kind="virtio-mem", id="v0", max=1 << 30),), steps=(Online(block=0),)))
         assert machine.state() == before

@@ -3,41 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from tests.later import LATER, later_kernel
 
-from memhp.abi import files as abi
 from memhp.abi import recorded
-from memhp.abi.files import MEMBLOCK, MEMORY, NODE, Files
-
-LATER = Path(__file__).parent.parent / "data" / "recorded"
-BLOCK = re.compile(r"memory([0-9]+) (\S+) zones=(.*) removable=(\S+) idx=(\S+) node=(?:memory[0-9]+/(node[0-9]+),)?")
-
-
-def later_kernel(folder: Path) -> Files:
-    """The files of one step of a later recording, put back where they came from."""
-    texts: dict[str, str | bytes] = {
-        f"{MEMBLOCK}/memory": (folder / "memblock").read_text(),
-        "/proc/iomem": (folder / "iomem").read_text(),
-        "/proc/zoneinfo": (folder / "zoneinfo").read_text(),
-        "/proc/meminfo": (folder / "meminfo").read_text(),
-    }
-    links = {}
-    *lines, size, auto = (folder / "blocks").read_text().split("\n")[:-1]
-    texts |= {f"{MEMORY}/block_size_bytes": size + "\n", f"{MEMORY}/auto_online_blocks": auto + "\n"}
-    for line in lines:
-        match = BLOCK.fullmatch(line)
-        assert match, line
-        number, state, zones, removable, index, node = match.groups()
-        for name, value in (("state", state), ("valid_zones", zones), ("removable", removable), ("phys_index", index)):
-            texts[f"{MEMORY}/memory{number}/{name}"] = value + "\n"
-        if node:
-            links[f"{NODE}/{node}/memory{number}"] = f"{MEMORY}/memory{number}"
-            links[f"{MEMORY}/memory{number}/{node}"] = f"{NODE}/{node}"
-    return abi.stored(texts, links)
+from memhp.abi.files import Files
 
 
 def _machines() -> dict[str, Callable[[], Files]]:

@@ -79,7 +79,7 @@ def test_usage_errors_leave_the_file_alone(pc: Path) -> None:
             lambda: machine.online(99), lambda: machine.online(0, zone="movible"), lambda: machine.online("d1:0"),
             lambda: machine.plug(0), lambda: machine.plug("3K"), lambda: machine.plug("128M", addr="0x1000"),
             lambda: machine.plug("128M", node=3), lambda: machine.plug("128M", id="a b"),
-            lambda: machine.offline(99), lambda: machine.do(scenario.Unplug(id="d1")),
+            lambda: machine.offline(99), lambda: machine.do(scenario.Pin(id="d1")),
         ]  # fmt: skip
         for call in calls:
             with pytest.raises(UsageError):
@@ -158,7 +158,7 @@ def test_links_and_permissions_stay(pc: Path) -> None:
         ('machine = "model:other.toml"', UsageError, "a machine file boots a model:TREE/ARCH"),
         ('machine = "model:v4.7/x86_64"', UsageError, "unknown tree 'v4.7'"),
         ('machine = "model:v4.9/x86_64?mem=1G"\n[[device]]\nkind = "virtio-mem"\nid = "v0"\nmax = "1G"', UsageError, "no driver"),
-        ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "unplug"\nid = "d1"', UsageError, "a model cannot unplug"),
+        ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "pin"\nid = "d1"', UsageError, "a model cannot pin"),
         ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "online"\nblock = 0\nexpect = "EBUSY"', BackendError,
          "was EBUSY when it was noted and is EINVAL now"),
         ("machine = ", UsageError, "broken TOML"),

@@ -17,6 +17,7 @@ from memhp.errors import KernelError
 from memhp.linux import boot
 from memhp.linux.drivers.acpi import acpi_memhotplug
 from memhp.linux.fs import sysfs
+from memhp.linux.include.acpi_bus import AcpiDevice
 from memhp.linux.include.memory import MEM_OFFLINE
 from memhp.linux.mm import memory_hotplug
 from memhp.linux.series.arm64_rfc_2016 import REMEDIES
@@ -110,7 +111,7 @@ def run(k: Kernel, verb: tuple[str, object, object]) -> tuple[bool, tuple[int, i
         if name == "add":
             call = lambda: memory_hotplug.add_memory(k, nid, start, b)  # noqa: E731
         else:
-            call = lambda: acpi_memhotplug.acpi_memory_device_add(k, start, b, nid)  # noqa: E731
+            call = lambda: acpi_memhotplug.acpi_memory_device_add(k, AcpiDevice("PNP0C80:00", start, b, nid))  # noqa: E731
     elif name == "state":
         ids = sorted(k.memory_blocks)
         assert isinstance(a, int) and isinstance(b, str)

@@ -40,6 +40,14 @@ DEFAULT_MEM = GIB
 """RAM of a model whose URL names no size."""
 
 
+OST = {
+    0x00: "success", 0x01: "failure", 0x02: "the notification is unknown",
+    0x80: "ejecting is not supported", 0x81: "in use by a program", 0x82: "busy", 0x83: "something it depends on is busy",
+    0x84: "ejecting is under way",
+}  # fmt: skip
+"""ACPI's _OST status codes: those of an insertion below 0x80, of an ejection from there on."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluggedDevice:
     """
@@ -735,6 +743,10 @@ def open(url: str, devices: Sequence[Device] = ()) -> Backend:
         from memhp.backends.qemu import unix
 
         return unix.open(parsed)
-    module = importlib.import_module(f"memhp.backends.{'capture' if isinstance(parsed, CaptureURL) else 'model'}")
-    backend: Backend = module.open(parsed)
-    return backend
+    if isinstance(parsed, CaptureURL):
+        from memhp.backends import capture
+
+        return capture.open(parsed)
+    from memhp.backends import model
+
+    return model.open(parsed, devices)

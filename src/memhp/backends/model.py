@@ -6,7 +6,9 @@ Two things open here. A *model* is booted from its URL. A *machine file* is boot
 that was ever done to it is done again; what is done now is appended. The file is replaced whole (written beside, flushed,
 renamed), so it never holds half of a step, and a file that somebody else changed meanwhile is not overwritten.
 
-DIMMs are placed as the platform places them: the first free place of the hot-plug window, in steps of 2 MiB.
+Devices are placed as the platform places them: the first free place of the hot-plug window, in steps of 2 MiB; those that are
+there at boot come first. A virtio-mem device occupies the addresses of all it may ever hold. The platform is QEMU: what its
+monitor would refuse is refused here, and what the guest says to a DIMM comes by ACPI's _OST.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ import dataclasses
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from memhp import hardware, scenario
 from memhp.abi.files import MEMORY
 from memhp.backends import base
-from memhp.backends.base import About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
+from memhp.backends.base import OST, About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
+from memhp.hardware import VirtioMemDevice
 from memhp.linux import boot, kconfig, tree
-from memhp.linux.drivers.acpi import acpi_memhotplug
+from memhp.linux.drivers.acpi import scan
+from memhp.linux.drivers.virtio import virtio_mem
 from memhp.linux.fs import sysfs
+from memhp.linux.include.acpi_bus import ACPI_NOTIFY_DEVICE_CHECK, ACPI_NOTIFY_EJECT_REQUEST, AcpiDevice
+from memhp.linux.kernel import workqueue
 from memhp.linux.mm import memory_hotplug
-from memhp.scenario import Add, Offline, Online, Plug, Scenario, Step, Write
+from memhp.scenario import Add, Device, Offline, Online, Plug, Remove, Resize, Scenario, Step, Unplug, Write
 from memhp.units import MIB, format_size
 
 if TYPE_CHECKING:
@@ -41,29 +47,44 @@ PLACE = 2 * MIB
 """A DIMM starts at a multiple of this, and is as long as a multiple of it."""
 
 _STATE = re.compile(re.escape(MEMORY) + r"/memory([0-9]{1,12})/state")
+_VIRTIO = re.compile(r"virtio[0-9]+")
 
 
-def open(url: MachineURL) -> ModelBackend:
-    """Boot the model a URL names, or open a machine file."""
+def open(url: MachineURL, devices: Sequence[Device] = ()) -> ModelBackend:
+    """
+    Boot the model a URL names, or open a machine file.
+
+    Args:
+        url: Which.
+        devices: virtio-mem devices that are there at boot; a machine file has its own.
+    """
     if isinstance(url, MachineFileURL):
         return _open_file(url)
     assert isinstance(url, ModelURL)
-    return ModelBackend(str(url), url)
+    return ModelBackend(str(url), url, devices=devices)
 
 
-def start(url: ModelURL) -> tuple[Kernel, Hardware]:
+def start(url: ModelURL, devices: Sequence[Device] = ()) -> tuple[Kernel, Hardware]:
     """
-    Boot a kernel.
+    Boot a kernel, and let it find its devices.
 
     Returns:
         The kernel, and the machine it runs on (of which the kernel may use less: `mem=` on its command line).
 
     Raises:
         ConfigError: such a kernel cannot be.
-        UsageError: a memory map or capture that is none.
+        UsageError: a memory map or capture that is none; a device that cannot be there.
     """
     machine = find_hardware(url)
     source = tree.find(url.tree)
+    if devices and not source.virtio_mem:
+        raise UsageError(f"device {devices[0].id!r}: {url.tree} has no driver for virtio-mem (it came with v5.8)")
+    found = place_devices(machine, devices)
+    if found:
+        addresses = {device.addr for device in found}
+        others = tuple(r for r in machine.iomem if r.start not in addresses or not _VIRTIO.fullmatch(r.name))
+        end = max(device.addr + device.region_size for device in found)
+        machine = dataclasses.replace(machine, iomem=hardware.above(machine.arch, others, end))
     config = kconfig.default(url.arch, source.release, machine.page_size)
     limit = 1 << boot.ARCHES[url.arch].MAX_PHYSMEM_BITS(source, config)
     if machine.ram_end > limit:
@@ -71,9 +92,50 @@ def start(url: ModelURL) -> tuple[Kernel, Hardware]:
     try:
         k = boot.boot(
             source, url.arch, machine, config=config, cmdline=url.cmdline, remedy=url.remedy, pfn_valid=url.pfn_valid)
+        for device in found:
+            virtio_mem.virtio_mem_probe(k, device)
+        run_workers(k)
     except (KernelError, KernelBugError) as err:
         raise ConfigError(f"this kernel does not come up on this machine: {err}") from err
     return k, machine
+
+
+def run_workers(k: Kernel) -> None:
+    """Do what has been put off until the task at hand is done, each as a task of its own: afterwards the machine is quiet."""
+    while k.workqueue:
+        boot.new_task(k)
+        try:
+            workqueue.process_one_work(k)
+        except KernelBugError:
+            boot.task_died(k)
+
+
+def place_devices(machine: Hardware, devices: Sequence[Device]) -> list[VirtioMemDevice]:
+    """
+    Return the virtio-mem devices of a machine, where QEMU puts them.
+
+    A machine that was recorded knows the names its kernel gave them; else the first virtio device is the guest's port.
+
+    Raises:
+        UsageError: a size or node that does not do.
+    """
+    found: list[VirtioMemDevice] = []
+    place = _window(machine)
+    for number, device in enumerate(devices, 1):
+        if device.max % PLACE:
+            raise UsageError(f"device {device.id}: max {format_size(device.max)} is no multiple of {format_size(PLACE)}")
+        if device.node >= machine.possible_nodes:
+            raise UsageError(f"device {device.id}: node {device.node}: the machine has {machine.possible_nodes}")
+        names = (r.name for r in machine.iomem if r.start == place and _VIRTIO.fullmatch(r.name))
+        found.append(VirtioMemDevice(
+            id=device.id, name=next(names, f"virtio{number}"), arch=machine.arch, addr=place, region_size=device.max,
+            node=device.node))
+        place += device.max
+    return found
+
+
+def _window(machine: Hardware) -> int:
+    return machine.window or hardware.window_of(machine.arch, machine.ram_end)
 
 
 def find_hardware(url: ModelURL) -> Hardware:
@@ -95,13 +157,13 @@ class ModelBackend(base.Backend):
         history: The machine file that what is done is noted in, or None.
     """
 
-    verbs = frozenset({"plug", "online", "offline", "write", "add"})
+    verbs = frozenset({"plug", "unplug", "online", "offline", "resize", "write", "add", "remove"})
 
-    def __init__(self, url: str, what: ModelURL, history: History | None = None) -> None:
+    def __init__(self, url: str, what: ModelURL, history: History | None = None, devices: Sequence[Device] = ()) -> None:
         self.url = url
-        self.kernel, self._hardware = start(what)
+        self.kernel, self._hardware = start(what, devices)
         self.history = history
-        self._devices: list[PluggedDevice] = []
+        self._dimms: dict[str, _Dimm] = {}
         self._batches = 0
 
     # Files
@@ -128,23 +190,82 @@ class ModelBackend(base.Backend):
         nid = k.arch.memory_add_physaddr_to_nid(k, start) if node is None else node
         self._do(Add(start=start, size=size, node=node), lambda: memory_hotplug.add_memory(k, nid, start, size))
 
+    def remove(self, start: int, size: int, node: int | None = None) -> None:
+        k = self.kernel
+        self._can_remove()
+        nid = k.arch.memory_add_physaddr_to_nid(k, start) if node is None else node
+        self._do(Remove(start=start, size=size, node=node), lambda: memory_hotplug.remove_memory(k, start, size, nid))
+
     def plug(self, *, id: str, size: int, kind: str = "dimm", node: int = 0, addr: int | None = None) -> Outcome:
         step = Plug(id=id, size=size, kind=kind, node=node, addr=addr)
-        device, refusal = self._place(step)
-        if device is None:
+        start, refusal = self._place(step)
+        if refusal:
             return Outcome("refused", (refusal,))
-        self._devices.append(device)
-        try:
-            self._do(step, lambda: acpi_memhotplug.acpi_memory_device_add(self.kernel, device.start, device.size, node))
-        except KernelError as err:
-            return Outcome("refused", (), err)
-        return Outcome("accepted")
+        k = self.kernel
+        slot = next(i for i in range(len(self._dimms) + 1) if all(dimm.slot != i for dimm in self._dimms.values()))
+        device = AcpiDevice(name=f"PNP0C80:{slot:02x}", start=start, length=size, node=node)
+        k.acpi_devices[device.name] = device
+        self._dimms[id] = _Dimm(slot, PluggedDevice(id=id, kind=kind, start=start, size=size, node=node))
+
+        def plug() -> Outcome:
+            err = scan.acpi_device_hotplug(k, device, ACPI_NOTIFY_DEVICE_CHECK)
+            return Outcome("accepted") if err is None else Outcome("refused", (), err)
+
+        return self._ask(step, plug)
+
+    def unplug(self, id: str) -> Outcome:
+        if id not in self._dimms:
+            if any(vm.vdev.id == id for vm in self.kernel.virtio_mem.values()):
+                return Outcome("refused", ("virtio based memory devices cannot be unplugged",))
+            return Outcome("refused", (f"there is no device {id}",))
+        self._can_remove()
+        k = self.kernel
+        device = k.acpi_devices[f"PNP0C80:{self._dimms[id].slot:02x}"]
+        device.ost.clear()
+
+        def unplug() -> Outcome:
+            err = scan.acpi_device_hotplug(k, device, ACPI_NOTIFY_EJECT_REQUEST)
+            if device.ejected:
+                del self._dimms[id], k.acpi_devices[device.name]
+                return Outcome("accepted")
+            status = device.ost[-1][1]
+            return Outcome("refused", (f"the guest answers by ACPI: {OST.get(status, 'unknown')} ({status})",), err)
+
+        return self._ask(Unplug(id=id), unplug)
+
+    def _can_remove(self) -> None:
+        if not self.kernel.tree.hot_remove_refuses:
+            raise UsageError(f"{self.kernel.tree.name}: removing memory is not modelled yet; nothing was changed")
+
+    def resize(self, id: str, size: int) -> Outcome:
+        k = self.kernel
+        vm = next((vm for vm in k.virtio_mem.values() if vm.vdev.id == id), None)
+        if vm is None:
+            return Outcome("refused", (f"there is no virtio-mem device {id}",))
+        refusal = vm.vdev.resize(size)
+        if refusal:
+            return Outcome("refused", (refusal,))
+
+        def resize() -> Outcome:
+            virtio_mem.virtio_mem_config_changed(k, vm)
+            run_workers(k)
+            if vm.vdev.plugged_size == size:
+                return Outcome("accepted")
+            text = f"{id} has {format_size(vm.vdev.plugged_size)} of the {format_size(size)} it was asked for"
+            return Outcome("pending", (text,), vm.stuck)
+
+        return self._ask(Resize(id=id, size=size), resize)
 
     def devices(self) -> list[PluggedDevice]:
-        return sorted(self._devices, key=lambda device: device.start)
+        found = [dimm.device for dimm in self._dimms.values()]
+        for vm in self.kernel.virtio_mem.values():
+            found.append(PluggedDevice(
+                id=vm.vdev.id, kind="virtio-mem", start=vm.vdev.addr, size=vm.vdev.region_size, node=vm.vdev.node,
+                requested=vm.vdev.requested_size, plugged=vm.vdev.plugged_size))
+        return sorted(found, key=lambda device: device.start)
 
     def window(self) -> int:
-        return self._hardware.window or hardware.window_of(self._hardware.arch, self._hardware.ram_end)
+        return _window(self._hardware)
 
     def address_limit(self) -> int:
         return 1 << self.kernel.MAX_PHYSMEM_BITS
@@ -153,46 +274,53 @@ class ModelBackend(base.Backend):
         k = self.kernel
         return About(arch=k.arch.name, origin=f"{self.url}: the model of {k.tree.name}")
 
-    def _place(self, step: Plug) -> tuple[PluggedDevice | None, str]:
-        """Return where a DIMM goes, or None and what the monitor says. A DIMM that the guest refused keeps its place."""
+    def _place(self, step: Plug) -> tuple[int, str]:
+        """Return where a DIMM goes, and what the monitor says if it goes nowhere. One that the guest refused keeps its place."""
         window, limit = self.window(), self.address_limit()
         taken = [(device.start, device.start + device.size, device.id) for device in self.devices()]
         if step.node >= self._hardware.possible_nodes:
-            return None, f"node {step.node}: the machine has {self._hardware.possible_nodes} (see nodes= of its URL)"
+            return 0, f"node {step.node}: the machine has {self._hardware.possible_nodes} (see nodes= of its URL)"
         if any(name == step.id for _, _, name in taken):
-            return None, f"there is a device {step.id} already"
+            return 0, f"there is a device {step.id} already"
         if step.size % PLACE:
-            return None, f"size {format_size(step.size)} is no multiple of {format_size(PLACE)}"
+            return 0, f"size {format_size(step.size)} is no multiple of {format_size(PLACE)}"
         if step.addr is not None:
             if step.addr % PLACE:
-                return None, f"address {step.addr:#x} is no multiple of {format_size(PLACE)}"
+                return 0, f"address {step.addr:#x} is no multiple of {format_size(PLACE)}"
             if step.addr < window or step.addr + step.size > limit:
-                return None, f"{step.addr:#x}-{step.addr + step.size - 1:#x} is outside of the window {window:#x}-{limit - 1:#x}"
+                return 0, f"{step.addr:#x}-{step.addr + step.size - 1:#x} is outside of the window {window:#x}-{limit - 1:#x}"
             for begin, end, name in taken:
                 if step.addr < end and begin < step.addr + step.size:
-                    return None, f"address {step.addr:#x} is in the way of device {name} at {begin:#x}-{end - 1:#x}"
+                    return 0, f"address {step.addr:#x} is in the way of device {name} at {begin:#x}-{end - 1:#x}"
         place = window
         for begin, end, _ in taken:
             if place + step.size <= begin:
                 break
             place = max(place, -(-end // PLACE) * PLACE)
         if step.addr is None and place + step.size > limit:
-            return None, f"no free place of {format_size(step.size)} in the window {window:#x}-{limit - 1:#x}"
-        start = place if step.addr is None else step.addr
-        return PluggedDevice(id=step.id, kind=step.kind, start=start, size=step.size, node=step.node), ""
+            return 0, f"no free place of {format_size(step.size)} in the window {window:#x}-{limit - 1:#x}"
+        return place if step.addr is None else step.addr, ""
 
     # Doing and noting
 
-    def _do(self, step: Step, call: Callable[[], None]) -> None:
-        """Run one call as a task of its own, then let user space run; note the step whatever the kernel answered."""
+    def _ask(self, step: Step, call: Callable[[], Outcome]) -> Outcome:
+        """As `_do()`, of a request whose answer is no exception."""
+        outcome = self._do(step, call)
+        assert outcome is not None
+        return outcome
+
+    def _do(self, step: Step, call: Callable[[], Outcome | None]) -> Outcome | None:
+        """Run one call as a task of its own, then workers and user space; note the step whatever the kernel answered."""
         k = self.kernel
         boot.new_task(k)
         answer: KernelError | KernelBugError | None = None
+        outcome: Outcome | None = None
         word = ""
         try:
-            call()
+            outcome = call()
+            word = outcome.word if outcome is not None and outcome.word != "accepted" else ""
         except KernelError as err:
-            answer, word = err, "refused" if isinstance(step, Plug) else err.name
+            answer, word = err, err.name
             if not err.path and isinstance(step, Write):
                 err.path = step.path
         except KernelHangError as err:
@@ -200,10 +328,12 @@ class ModelBackend(base.Backend):
         except KernelBugError as err:
             answer, word = err, "oops"
             boot.task_died(k)
+        run_workers(k)
         boot.user_space(k)
         self._note(dataclasses.replace(step, expect=word))
         if answer is not None:
             raise answer
+        return outcome
 
     def _note(self, step: Step) -> None:
         if self.history is not None:
@@ -224,6 +354,14 @@ class ModelBackend(base.Backend):
     def close(self) -> None:
         if self.history is not None:
             self.history.flush()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Dimm:
+    """A DIMM and the slot it is in."""
+
+    slot: int
+    device: PluggedDevice
 
 
 def _as_step(path: str, text: str) -> Step:
@@ -384,13 +522,13 @@ def _open_file(url: MachineFileURL) -> ModelBackend:
     what = base.parse(content.machine)
     if not isinstance(what, ModelURL):
         raise UsageError(f"{path}: machine = {content.machine!r}: a machine file boots a model:TREE/ARCH")
-    if content.devices:
-        device = content.devices[0].id
-        raise UsageError(f"{path}: device {device!r}: {what.tree} has no driver for virtio-mem (it came with v5.8)")
     cannot = next((step for step in content.steps if step.do not in ModelBackend.verbs), None)
     if cannot is not None:
         raise UsageError(f"{path}: a model cannot {cannot.do}; it can {', '.join(sorted(ModelBackend.verbs))}")
-    backend = ModelBackend(str(url), what)
+    try:
+        backend = ModelBackend(str(url), what, devices=content.devices)
+    except UsageError as err:
+        raise UsageError(f"{path}: {err}") from None
     for number, step in enumerate(content.steps, 1):
         answer = base.apply(backend, step)
         if step.expect and not answer.meets(step.expect):

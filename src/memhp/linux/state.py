@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from memhp.linux.bug import Log
+from memhp.linux.include.acpi_bus import AcpiDevice
 from memhp.linux.include.hugetlb import Hstate
 from memhp.linux.include.ioport import Resource
 from memhp.linux.include.memblock import Memblock
@@ -39,6 +40,8 @@ from memhp.linux.tree import Tree
 if TYPE_CHECKING:
     from memhp.hardware import Hardware
     from memhp.linux.arch import ArchOps
+    from memhp.linux.drivers.virtio.virtio_mem import VirtioMem
+    from memhp.linux.kernel.workqueue import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ class Kernel:
         memhp_auto_online, mhp_default_online_type: Whether and how added memory goes online by itself, before and since v5.7.
         online_policy, auto_movable_ratio, auto_movable_numa_aware, memmap_mode: Parameters of memory_hotplug.
         memory_groups: By id, from 1 on.
+        acpi_devices: Memory devices that are plugged in, by their name ("PNP0C80:00").
+        virtio_mem: The virtio-mem devices that have a driver, by the name of the device ("virtio1").
+        workqueue: Work that is done when the task at hand is.
         max_mem_size: What `mem=` allows to be added during boot.
         migratetypes: The migratetypes there are, in C's order.
         cma_areas: (base, size) in bytes of the areas that CMA has.
@@ -154,6 +160,9 @@ class Kernel:
         self.auto_movable_numa_aware = True
         self.memmap_mode = MEMMAP_ON_MEMORY_DISABLE
         self.memory_groups: dict[int, MemoryGroup] = {}
+        self.virtio_mem: dict[str, VirtioMem] = {}
+        self.acpi_devices: dict[str, AcpiDevice] = {}
+        self.workqueue: tuple[Work, ...] = ()
         self.max_mem_size = (1 << 64) - 1
         self.movable_node_enabled = False
         self.slab_is_available = False
@@ -184,6 +193,8 @@ class Kernel:
         new.node_states = self.node_states.copy()
         new.workloads = self.workloads.copy()
         new.memory_groups = {mgid: group.copy() for mgid, group in self.memory_groups.items()}
+        new.acpi_devices = {name: device.copy() for name, device in self.acpi_devices.items()}
+        new.virtio_mem = {name: vm.copy() for name, vm in self.virtio_mem.items()}
         new.mem_hotplug_lock = self.mem_hotplug_lock.copy()
         new.device_hotplug_lock = self.device_hotplug_lock.copy()
         new.mem_sysfs_mutex = self.mem_sysfs_mutex.copy()

@@ -161,6 +161,14 @@ class Tree:
     checks_mappable_range: bool = since(
         "v5.12", "bca3feaa0764", "the range is checked against what the platform can map")
 
+    # drivers/acpi/scan.c, drivers/virtio/virtio_mem.c
+    acpi_rescans_bus: bool = since(
+        "v6.9", "", "when a device is plugged in, all devices of its bus that no driver has taken are tried again")
+    virtio_mem: bool = since(
+        "v5.8", "", "the driver of virtio-mem devices arrived")
+    virtio_mem_retries_removal: bool = since(
+        "v6.6", "", "virtio-mem tries again to remove blocks that have no plugged memory, and stops when asked for another size")
+
     # mm/memblock.c
     memblock_clear_nomap: bool = since(
         "v4.12", "", "memblock_clear_nomap() arrived with kdump on arm64")

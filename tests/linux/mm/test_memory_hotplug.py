@@ -14,6 +14,7 @@ from memhp.linux import boot
 from memhp.linux.drivers.acpi import acpi_memhotplug
 from memhp.linux.fs import sysfs
 from memhp.linux.include import mmzone
+from memhp.linux.include.acpi_bus import AcpiDevice
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE
 from memhp.linux.mm import memory_hotplug
 from memhp.linux.state import Kernel
@@ -51,7 +52,7 @@ def test_a_dimm_brings_a_node_online() -> None:
     k = x86(512 * MIB, 0)
     assert ("0", "0-1", "0") == (text(k, f"{NODE}/online"), text(k, f"{NODE}/possible"), text(k, f"{NODE}/has_normal_memory"))
     assert 1 not in k.nodes
-    acpi_memhotplug.acpi_memory_device_add(k, 4 * GIB, 2 * SECTION, 1)
+    acpi_memhotplug.acpi_memory_device_add(k, AcpiDevice("PNP0C80:00", 4 * GIB, 2 * SECTION, 1))
     assert ("0-1", "0") == (text(k, f"{NODE}/online"), text(k, f"{NODE}/has_normal_memory"))
     assert ["distance", "meminfo", "memory32", "memory33", "uevent"] == sysfs.listdir(k, f"{NODE}/node1")
     assert "node1" in sysfs.listdir(k, f"{MEMORY}/memory33")
@@ -101,7 +102,7 @@ def test_memory_add_physaddr_to_nid(address: int, nid: int) -> None:
 
 def test_a_dimm_without_a_node_goes_to_the_first() -> None:
     k = x86(256 * MIB, 0)
-    acpi_memhotplug.acpi_memory_device_add(k, 4 * GIB, SECTION, -1)
+    acpi_memhotplug.acpi_memory_device_add(k, AcpiDevice("PNP0C80:00", 4 * GIB, SECTION, -1))
     assert (0,) == k.memory_blocks[32].nodes
 
 

@@ -19,7 +19,7 @@ from memhp import hardware
 from memhp.abi.files import MEMORY, clean
 from memhp.abi.iomem import read_iomem
 from memhp.backends import base
-from memhp.backends.base import About, MachineURL, Outcome, PluggedDevice, QemuURL
+from memhp.backends.base import OST, About, MachineURL, Outcome, PluggedDevice, QemuURL
 from memhp.backends.qemu import images, process, tracing
 from memhp.backends.qemu.guest import BOOT_TIMEOUT, Guest
 from memhp.backends.qemu.qmp import Event, Monitor, RefusedError
@@ -34,12 +34,6 @@ STILL = 8.0
 RESIZE_TIMEOUT = 600.0
 """Seconds a virtio-mem device may take while it makes progress."""
 
-OST = {
-    0x00: "success", 0x01: "failure", 0x02: "the notification is unknown",
-    0x80: "ejecting is not supported", 0x81: "in use by a program", 0x82: "busy", 0x83: "something it depends on is busy",
-    0x84: "ejecting is under way",
-}  # fmt: skip
-"""ACPI's _OST status codes: those of an insertion below 0x80, of an ejection from there on."""
 DEAF = "its kernel runs without ACPI, which announces DIMMs (acpi=off?)"
 _OST_UNDER_WAY = 0x84
 _FAILED = ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR")

@@ -22,6 +22,10 @@ def page_zonenum(k: Kernel, pfn: int) -> int:
     return page_columns(k, pfn).get(ZONE, pfn & (k.PAGES_PER_SECTION - 1))
 
 
+def is_zone_movable_page(k: Kernel, pfn: int) -> bool:
+    return page_zonenum(k, pfn) == k.ZONE_MOVABLE
+
+
 def page_to_nid(k: Kernel, pfn: int) -> int:
     return page_columns(k, pfn).get(NODE, pfn & (k.PAGES_PER_SECTION - 1))
 
@@ -70,3 +74,26 @@ def init_page_count(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
 def set_page_count(k: Kernel, pfn: int, nr_pages: int, value: int) -> None:
     for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
         columns.fill(REFCOUNT, start, end, value)
+
+
+def page_ref_dec_and_test(k: Kernel, pfn: int, nr_pages: int = 1) -> bool:
+    """Take a reference from each page of a range; returns whether none of them has one left."""
+    left = False
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        if columns.count(REFCOUNT, start, end, 0xFF, 1) == end - start:
+            columns.fill(REFCOUNT, start, end, 0)
+            continue
+        for offset, references in enumerate(columns.values(REFCOUNT, start, end), start):
+            columns.fill(REFCOUNT, offset, offset + 1, max(0, references - 1))
+            left = left or references != 1
+    return not left
+
+
+def page_ref_inc(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    """Give each page of a range a reference."""
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        if columns.count(REFCOUNT, start, end, 0xFF, 0) == end - start:
+            columns.fill(REFCOUNT, start, end, 1)
+            continue
+        for offset, references in enumerate(columns.values(REFCOUNT, start, end), start):
+            columns.fill(REFCOUNT, offset, offset + 1, references + 1)

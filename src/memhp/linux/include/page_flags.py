@@ -32,6 +32,8 @@ KIND_NONE, KIND_SLAB, KIND_PAGE_TABLE, KIND_STACK, KIND_MEMMAP, KIND_ANON, KIND_
 KIND_HUGE, KIND_HUGETLB, KIND_CMA = range(8, 11)
 KIND_OTHER = 15
 """What an allocated page is used for."""
+KIND_DIRTY = 64
+"""PG_dirty, which is a flag in C: of the pages that are kept apart here only PageOffline() ones can be, and they have no kind."""
 
 
 def PageReserved(k: Kernel, pfn: int) -> bool:
@@ -60,6 +62,38 @@ def PageLRU(k: Kernel, pfn: int) -> bool:
 
 def PageHWPoison(k: Kernel, pfn: int) -> bool:
     return bool(page_columns(k, pfn).get(FLAGS, pfn & (k.PAGES_PER_SECTION - 1)) & PG_HWPOISON)
+
+
+def PageOffline(k: Kernel, pfn: int) -> bool:
+    return bool(page_columns(k, pfn).get(FLAGS, pfn & (k.PAGES_PER_SECTION - 1)) & PG_OFFLINE)
+
+
+def __SetPageOffline(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.set_bits(FLAGS, start, end, PG_OFFLINE)
+
+
+def __ClearPageOffline(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.clear_bits(FLAGS, start, end, PG_OFFLINE)
+
+
+def PageDirty(k: Kernel, pfn: int) -> bool:
+    return page_columns(k, pfn).get(KIND, pfn & (k.PAGES_PER_SECTION - 1)) == KIND_DIRTY
+
+
+def SetPageDirty(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    set_page_kind(k, pfn, nr_pages, KIND_DIRTY)
+
+
+def ClearPageDirty(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    set_page_kind(k, pfn, nr_pages, KIND_NONE)
+
+
+def pages_offline(k: Kernel, pfn: int, nr_pages: int) -> int:
+    """Return how many pages of a range are PageOffline(). Source: none"""
+    return sum(
+        columns.count(FLAGS, start, end, PG_OFFLINE, PG_OFFLINE) for columns, start, end, _ in page_ranges(k, pfn, nr_pages))
 
 
 def reserved_pages(k: Kernel, pfn: int, nr_pages: int) -> int:

@@ -1757,6 +1757,29 @@ def __remove_memory(k: Kernel, start: int, size: int) -> None:
         BUG_ON(k.log, True, err.reason)
 
 
+def remove_memory(k: Kernel, start: int, size: int, nid: int = NUMA_NO_NODE) -> None:
+    """
+    Remove memory whose blocks are all offline.
+
+    Args:
+        start, size: Bytes; whole memory blocks.
+        nid: Their node; until v5.15 the first argument, since then the blocks know it.
+
+    Raises:
+        KernelError: as try_remove_memory().
+        KernelBugError: the range is not made of whole memory blocks.
+
+    Source: mm/memory_hotplug.c remove_memory() [v5.15]
+    """
+    core.lock_device_hotplug(k)
+    try:
+        try_remove_memory(k, start, size)
+    except KernelError:
+        core.unlock_device_hotplug(k)
+        raise
+    core.unlock_device_hotplug(k)
+
+
 def try_offline_memory_block(k: Kernel, mem: MemoryBlock, online_types: dict[int, int]) -> None:
     """
     Offline one block, and note how it was online.
