@@ -161,6 +161,10 @@ class Tree:
     checks_mappable_range: bool = since(
         "v5.12", "bca3feaa0764", "the range is checked against what the platform can map")
 
+    # kernel/resource.c
+    system_ram_inside_others: bool = since(
+        "v5.1", "", "a walk over System RAM finds memory inside other resources, such as that of a virtio-mem device")
+
     # drivers/acpi/scan.c, drivers/virtio/virtio_mem.c
     acpi_rescans_bus: bool = since(
         "v6.9", "", "when a device is plugged in, all devices of its bus that no driver has taken are tried again")

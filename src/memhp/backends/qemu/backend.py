@@ -210,19 +210,22 @@ class Virtual(base.Backend):
         return Outcome("pending", (f"{id} has {format_size(plugged or 0)} of the {format_size(size)} it was asked for",))
 
     def settle(self) -> None:
-        """Return when no memory block has changed for a while: the driver adds blocks after it has told QEMU."""
+        """
+        Return when neither memory blocks nor System RAM have changed for a while: the driver adds blocks after it has told QEMU, and
+        removes them after that, too, first the block, then what is known of its memory.
+        """
         deadline = time.monotonic() + DEVICE_TIMEOUT
-        before = None
-        while time.monotonic() < deadline:
+        before: list[tuple[str, bytes]] = []
+        same = 0
+        while same < 2 and time.monotonic() < deadline:
             names = sorted(name for name in self.listdir(MEMORY) if name.startswith("memory"))
-            now = []
+            now = [("iomem", self.read("/proc/iomem"))]
             for name in names:
                 with contextlib.suppress(KernelError):          # a block may go between the two looks
                     now.append((name, self.read(f"{MEMORY}/{name}/state")))
-            if now == before:
-                return
+            same = same + 1 if now == before else 0
             before = now
-            time.sleep(0.4)
+            time.sleep(0.4 if same < 2 else 0)
 
 
 class QemuBackend(Virtual):

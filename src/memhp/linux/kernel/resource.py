@@ -383,17 +383,18 @@ def walk_system_ram_range(k: Kernel, start_pfn: int, nr_pages: int, func: Callab
     """
     Call `func(k, start_pfn, nr_pages)` for each run of whole pages of busy System RAM in the range.
 
-    Only children of the root count. The walk ends when `func` returns something else than 0.
+    In v4.9 only children of the root count; later also what lies inside others, such as the memory of a virtio-mem device. The
+    walk ends when `func` returns something else than 0.
 
     Returns:
-        What `func` returned last; -1, which reads as -EPERM, if it was never called.
+        What `func` returned last; if it was never called -EINVAL, in v4.9 -1, which reads as -EPERM.
 
-    Source: kernel/resource.c walk_system_ram_range() [v4.9]
+    Source: kernel/resource.c walk_system_ram_range() [v4.9, v5.10]
     """
     orig_end = (start_pfn + nr_pages << k.PAGE_SHIFT) - 1
     res = Resource(start_pfn << k.PAGE_SHIFT, orig_end, "", IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY)
-    ret = -1
-    while res.start < res.end and find_next_iomem_res(k, res, True):
+    ret = -EINVAL if k.tree.system_ram_inside_others else -1
+    while res.start < res.end and find_next_iomem_res(k, res, not k.tree.system_ram_inside_others):
         pfn = res.start + k.PAGE_SIZE - 1 >> k.PAGE_SHIFT
         end_pfn = res.end + 1 >> k.PAGE_SHIFT
         if end_pfn > pfn:

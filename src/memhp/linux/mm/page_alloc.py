@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 from errno import EBUSY, ENOMEM
+from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,7 +28,7 @@ from memhp.errors import KernelError
 from memhp.linux import bug, sched
 from memhp.linux.bug import BUG_ON, WARN_ON, printk
 from memhp.linux.include import mm, mmzone
-from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE_NOWARN, GFP_USER_MOVABLE, Gfp
+from memhp.linux.include.gfp import Gfp
 from memhp.linux.include.memory_model import page_columns, page_ranges, page_ranges_rw
 from memhp.linux.include.mm_types import FLAGS, KIND, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import (
@@ -58,7 +58,7 @@ from memhp.linux.include.page_flags import (
     ClearPageReserved,
     SetPageReserved,
 )
-from memhp.linux.mm import compaction, hugetlb, migrate, page_isolation, sparse, vmstat
+from memhp.linux.mm import compaction, migrate, page_isolation, sparse, vmstat
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -587,16 +587,61 @@ def move_freepages_block_isolate(k: Kernel, zone: Zone, pfn: int, migratetype: i
     Move the free pages of a pageblock (with `nr_pages`: of all that the range touches) that is to be isolated, and set its type.
     Returns how many.
 
-    In C a free block larger than a pageblock is split first; here it goes along whole, which comes to the same once the range is
-    isolated, or given back.
+    A free block that reaches across an end of the range is split into pageblocks. In C all that are larger than a pageblock are;
+    here those inside go along whole, which comes to the same once the range is isolated, or given back.
 
     Source: mm/page_alloc.c move_freepages_block_isolate() [v6.10]
     """
     area = k.free_area_rw(zone)
     start = pfn & ~(k.pageblock_nr_pages - 1)
-    small, runs = _pull_range(area, _straddling(k, area, start), (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1)
+    end = (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1
+    split = _pull_straddling(k, zone, start, end)
+    small, runs = _pull_range(area, start, end)
     set_pageblock_migratetype(k, pfn, migratetype, nr_pages)
-    return _link_range(k, area, small, runs, migratetype)
+    moved = _link_range(k, area, small, runs, migratetype)
+    for head in split:
+        split_large_buddy(k, zone, head, k.MAX_ORDER - 1)
+    return moved
+
+
+def _pull_straddling(k: Kernel, zone: Zone, *edges: int) -> list[int]:
+    """Take the free blocks that reach across one of some pfns off their lists; returns their first pfns. Source: none"""
+    area = k.free_area_rw(zone)
+    size = 1 << k.MAX_ORDER - 1
+    found: list[int] = []
+    for head in dict.fromkeys(edge & -size for edge in edges if edge & size - 1):
+        for migratetype, blocks in enumerate(area.blocks):
+            if head not in blocks:
+                continue
+            blocks.remove(head)
+            area.nr_free[-1] -= 1
+            if migratetype != MIGRATE_ISOLATE:
+                zone.nr_free_pages -= size
+            if migratetype == MIGRATE_CMA:
+                zone.nr_free_cma_pages -= size
+            found.append(head)
+            break
+    return found
+
+
+def _split_free_page_across(k: Kernel, zone: Zone, pfn: int) -> None:
+    """
+    Split the free block that reaches across a pfn, if there is one.
+
+    Source: mm/page_isolation.c isolate_single_pageblock() [v5.19]
+    """
+    for head in _pull_straddling(k, zone, pfn):
+        split_large_buddy(k, zone, head, k.MAX_ORDER - 1)
+
+
+def split_large_buddy(k: Kernel, zone: Zone, pfn: int, order: int) -> None:
+    """
+    Free what was one free block pageblock by pageblock, each to the lists of its own type.
+
+    Source: mm/page_alloc.c split_large_buddy() [v6.10], split_free_page() [v5.19]
+    """
+    for block in range(pfn, pfn + (1 << order), k.pageblock_nr_pages):
+        __free_one_page(k, block, zone, k.pageblock_order, get_pageblock_migratetype(k, block))
 
 
 def _move_isolated_back(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int) -> None:
@@ -1513,20 +1558,6 @@ def unlock_zonelists(k: Kernel) -> None:
 # Contiguous ranges
 
 
-def _contig_target(k: Kernel, page: int, nr_pages: int, order: int) -> list[tuple[int, int]]:
-    """
-    Allocate new pages for some that are in the way of alloc_contig_range(): near by; only pages of ZONE_MOVABLE may go there.
-
-    Source: mm/migrate.c alloc_migration_target() [v5.9]
-    """
-    nid = mm.page_to_nid(k, page)
-    if order:
-        huge = hugetlb.alloc_huge_page_node(k, nid)
-        return [(huge, huge + (1 << order))] if huge >= 0 else []
-    gfp_mask = GFP_HIGHUSER_MOVABLE_NOWARN if mm.is_zone_movable_page(k, page) else replace(GFP_USER_MOVABLE, nowarn=True)
-    return _alloc_base_pages(k, gfp_mask, nid, nr_pages)
-
-
 def __alloc_contig_migrate_range(k: Kernel, start: int, end: int) -> None:
     """
     Move what can be moved out of a range, in up to five attempts.
@@ -1536,6 +1567,8 @@ def __alloc_contig_migrate_range(k: Kernel, start: int, end: int) -> None:
 
     Source: mm/page_alloc.c __alloc_contig_migrate_range() [v6.1]
     """
+    nid = mm.page_to_nid(k, start)
+    mtc = migrate.MigrationTargetControl(nid, k.node_states[mmzone.N_MEMORY])
     source = migrate.Source([])
     compaction.isolate_migratepages_range(k, source, start, end)
     tries = 0
@@ -1544,7 +1577,7 @@ def __alloc_contig_migrate_range(k: Kernel, start: int, end: int) -> None:
         if tries == 6:
             migrate.putback_movable_pages(k, source)
             raise KernelError(EBUSY, "pages that are in use cannot be moved", pfn=start)
-        if migrate.migrate_pages(k, source, _contig_target) == -ENOMEM:
+        if migrate.migrate_pages(k, source, partial(migrate.alloc_migration_target, mtc=mtc)) == -ENOMEM:
             migrate.putback_movable_pages(k, source)
             raise KernelError(ENOMEM, "no memory to move pages to", pfn=start)
 
@@ -1577,7 +1610,7 @@ def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> Non
 
     Source: mm/page_alloc.c alloc_contig_range() [v6.1, v6.12]
     """
-    page_isolation.start_isolate_page_range(k, start, end, migratetype, False)
+    page_isolation.start_isolate_page_range(k, start, end, migratetype, 0)
     try:
         drain_all_pages(k, mm.page_zone(k, start))
         try:
@@ -1586,7 +1619,7 @@ def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> Non
             if err.errno != EBUSY:
                 raise
         outer_start = find_large_buddy(k, start)
-        page_isolation.test_pages_isolated(k, outer_start, end, False)
+        page_isolation.test_pages_isolated(k, outer_start, end, 0)
         outer_end = compaction.isolate_freepages_range(k, outer_start, end)
         if not outer_end:
             raise KernelError(EBUSY, "a page is in use again", pfn=start)

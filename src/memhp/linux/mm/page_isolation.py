@@ -187,8 +187,9 @@ def _isolate(k: Kernel, pfn: int, end: int) -> None:
     """
     zone = mm.page_zone(k, pfn)
     if k.tree.isolation_splits_blocks:
-        zone.nr_free_pages -= page_alloc.move_freepages_block_isolate(k, zone, pfn, MIGRATE_ISOLATE, end - pfn)
         zone.nr_isolate_pageblock += -(-(end - pfn) >> k.pageblock_order)
+        moved = page_alloc.move_freepages_block_isolate(k, zone, pfn, MIGRATE_ISOLATE, end - pfn)
+        zone.nr_free_pages -= moved
         return
     page_alloc.set_pageblock_migratetype(k, pfn, MIGRATE_ISOLATE, end - pfn)
     zone.nr_isolate_pageblock += -(-(end - pfn) >> k.pageblock_order)
@@ -227,7 +228,8 @@ def isolate_single_pageblock(
     """
     Isolate the pageblock that begins, or with `isolate_before` ends, at `boundary_pfn`.
 
-    A page in use that reaches across the boundary would be moved out of the way (until v6.9), or refused. None does here: blocks
+    A free block that reaches across the boundary is split (until v6.9 here, then by set_migratetype_isolate()). A page in use
+    that does would be moved out of the way (until v6.9), or refused. None does here: blocks
     that are handed out do not cross the ends of sections, nor that of a memmap that lies on its own memory.
 
     Raises:
@@ -238,6 +240,8 @@ def isolate_single_pageblock(
     isolate_pageblock = boundary_pfn - k.pageblock_nr_pages if isolate_before else boundary_pfn
     if not skip_isolation:
         set_migratetype_isolate(k, isolate_pageblock, migratetype, flags, k.pageblock_nr_pages)
+    if not k.tree.isolation_splits_blocks:
+        page_alloc._split_free_page_across(k, mm.page_zone(k, isolate_pageblock), boundary_pfn)
 
 
 def start_isolate_page_range(k: Kernel, start_pfn: int, end_pfn: int, migratetype: int, flags: int) -> None:
@@ -305,6 +309,9 @@ def undo_isolate_page_range(k: Kernel, start_pfn: int, end_pfn: int, migratetype
 
     Source: mm/page_isolation.c undo_isolate_page_range() [v4.9, v5.10, v6.12]
     """
+    if k.tree.isolates_single_pageblocks:
+        start_pfn &= ~(k.pageblock_nr_pages - 1)
+        end_pfn = -(-end_pfn // k.pageblock_nr_pages) * k.pageblock_nr_pages
     BUG_ON(k.log, start_pfn & (k.pageblock_nr_pages - 1))
     BUG_ON(k.log, end_pfn & (k.pageblock_nr_pages - 1))
     for pfn, stop in _pieces(k, start_pfn, end_pfn):

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from memhp.backends import base
 from memhp.backends.base import Answer
@@ -20,13 +22,16 @@ from memhp.hardware import (
 from memhp.linux.drivers.base import memory
 from memhp.linux.drivers.virtio import virtio_mem
 from memhp.linux.drivers.virtio.virtio_mem import VirtioMem
+from memhp.linux.include import mm
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, Resource
 from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE
 from memhp.linux.include.mm_types import FLAGS
-from memhp.linux.include.page_flags import PG_OFFLINE
+from memhp.linux.include.mmzone import MIGRATE_MOVABLE
+from memhp.linux.include.page_flags import KIND_ANON, PG_LRU, PG_OFFLINE, set_page_kind
 from memhp.linux.kernel import resource
+from memhp.linux.mm import page_alloc
 from memhp.linux.state import Kernel
-from memhp.scenario import Device, Online, Resize
+from memhp.scenario import Device, Offline, Online, Resize, Step
 from memhp.units import GIB, MIB
 
 ARM64 = "model:v6.12/arm64?mem=1G"
@@ -36,9 +41,9 @@ FIRST = 16
 (UNUSED, PLUGGED, OFF, OFF_PART, KERNEL, KERNEL_PART, MOVABLE, MOVABLE_PART) = range(8)
 
 
-def machine(words: str = "", *, devices: Sequence[Device] = (), tree: str = "v6.12") -> ModelBackend:
+def machine(words: str = "", *, devices: Sequence[Device] = ()) -> ModelBackend:
     """A machine with one device of 2 GiB, or the given ones."""
-    url = ARM64.replace("v6.12", tree) + (f"&cmdline={base.quote(words)}" if words else "")
+    url = ARM64 + (f"&cmdline={base.quote(words)}" if words else "")
     found = base.open(url, devices or [Device(kind="virtio-mem", id="v0", max=2 * GIB)])
     assert isinstance(found, ModelBackend)
     return found
@@ -145,6 +150,46 @@ def test_a_region_in_the_way() -> None:
 # Growing and shrinking
 
 
+def test_growing_fills_holes_first() -> None:
+    """A partly plugged block is completed before the next one is begun, and a block that has gone is used again."""
+    backend = machine("memhp_default_state=online_movable")
+    vm = driver(backend)
+    resize(backend, 200 * MIB)
+    assert (states(vm), plugged(vm)) == ([MOVABLE, MOVABLE_PART], [128, 72])
+    resize(backend, 300 * MIB)
+    assert (states(vm), plugged(vm)) == ([MOVABLE, MOVABLE, MOVABLE_PART], [128, 128, 44])
+    resize(backend, 128 * MIB)
+    assert plugged(vm)[1:] == [0, 0]
+    resize(backend, 384 * MIB)
+    assert (states(vm), plugged(vm)) == ([MOVABLE] * 3, [128] * 3)
+
+
+def test_shrinking_takes_the_partly_plugged_block_first() -> None:
+    """Highest block first, and within it the highest subblock."""
+    backend = machine("memhp_default_state=online_movable")
+    vm = driver(backend)
+    resize(backend, 300 * MIB)
+    resize(backend, 290 * MIB)
+    assert vm.sbm.sb_states[2] == (1 << 17) - 1
+    resize(backend, 250 * MIB)
+    assert (states(vm), plugged(vm)) == ([MOVABLE, MOVABLE_PART, UNUSED], [128, 122, 0])
+    assert vm.sbm.sb_states[1] == (1 << 61) - 1
+
+
+def test_offline_blocks_go_before_movable_and_those_before_kernel_ones() -> None:
+    """Three blocks, one of each kind: which of them loses its memory does not hang on its address."""
+    backend = machine("memhp_default_state=offline")
+    vm = driver(backend)
+    resize(backend, 3 * BLOCK)
+    for step in (Online(block=FIRST, to="online_movable"), Online(block=FIRST + 2, to="online_kernel")):
+        assert base.apply(backend, step).word == "ok"
+    assert states(vm) == [MOVABLE, OFF, KERNEL]
+    resize(backend, 2 * BLOCK)
+    assert states(vm) == [MOVABLE, UNUSED, KERNEL]
+    resize(backend, BLOCK)
+    assert states(vm) == [UNUSED, UNUSED, KERNEL]
+
+
 def test_holes_in_kernel_blocks_are_filled_first() -> None:
     """Then those of movable blocks, then those of offline ones."""
     backend = machine("memhp_default_state=offline")
@@ -181,6 +226,51 @@ def test_the_end_of_the_device() -> None:
     backend = machine("memhp_default_state=online_movable", devices=[Device(kind="virtio-mem", id="v0", max=300 * MIB)])
     answer = resize(backend, 300 * MIB)
     assert (answer.word, driver(backend).plugged_size, driver(backend).retry_timer) == ("pending", 256 * MIB, False)
+
+
+def test_a_block_that_is_half_there_goes_offline_and_online() -> None:
+    """Its unplugged part is never the page allocator's, and comes back when the block is completed."""
+    backend = machine("memhp_default_state=online_movable")
+    k, vm = backend.kernel, driver(backend)
+    resize(backend, 40 * MIB)
+    zone = k.zone(0, k.ZONE_MOVABLE)
+    assert (zone.present_pages, zone.managed_pages) == (32768, 10240)
+    assert base.apply(backend, Offline(block=FIRST)).word == "ok"
+    assert (states(vm), zone.managed_pages) == ([OFF_PART], 0)
+    assert base.apply(backend, Online(block=FIRST, to="online_movable")).word == "ok"
+    check(k, vm)
+    assert (zone.present_pages, zone.managed_pages) == (32768, 10240)
+    resize(backend, 16 * MIB)
+    assert (states(vm), zone.managed_pages) == ([MOVABLE_PART], 4096)
+    resize(backend, 128 * MIB)
+    assert (states(vm), zone.managed_pages) == ([MOVABLE], 32768)
+    resize(backend, 0)
+    assert (zone.present_pages, zone.managed_pages, zone.spanned_pages) == (0, 0, 0)
+
+
+@given(
+    policy=st.sampled_from(["offline", "online_movable", "online"]),
+    steps=st.lists(st.one_of(
+        st.integers(0, 300).map(lambda size: Resize(id="v0", size=size * 2 * MIB)),
+        st.tuples(st.integers(0, 4), st.sampled_from(["online", "online_movable", "online_kernel"])).map(
+            lambda pair: Online(block=FIRST + pair[0], to=pair[1])),
+        st.integers(0, 4).map(lambda block: Offline(block=FIRST + block)),
+    ), max_size=8))  # fmt: skip
+@settings(max_examples=30)
+def test_whatever_is_done(policy: str, steps: list[Step]) -> None:
+    """No sequence of sizes and blocks switched by hand leads the driver, the device and Linux apart."""
+    backend = machine(f"memhp_default_state={policy}")
+    for step in steps:
+        answer = base.apply(backend, step)
+        assert not answer.oops, step
+        check(backend.kernel, driver(backend))
+        for zone in backend.kernel.nodes[0].node_zones:
+            free = sum(end - start for start, end in page_alloc.free_ranges(backend.kernel, zone))
+            assert zone.nr_free_pages == free
+            assert zone.nr_isolate_pageblock == 0
+    fork = backend.kernel.fork()
+    assert states(fork.virtio_mem["virtio1"]) == states(driver(backend))
+    assert fork.virtio_mem["virtio1"] is not driver(backend)
 
 
 # When the device does not want
@@ -241,3 +331,74 @@ def test_memory_that_cannot_be_added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VirtioMemDevice, "request", request)
     resize(backend, 0)
     assert (states(vm), vm.plugged_size) == ([UNUSED], 0)
+
+
+# Big block mode
+
+
+def test_big_blocks() -> None:
+    """
+    A device of 256 MiB blocks, two memory blocks each, as Debian's 6.12 treated it in QEMU (block-size=256M).
+
+    What is offline goes first, then what is movable or offline, whole big blocks at a time; the offline part of a big block that
+    is half online goes with it.
+    """
+    backend = machine("memhp_default_state=offline", devices=[Device(kind="virtio-mem", id="other", max=2 * MIB)])
+    k = backend.kernel
+    vdev = VirtioMemDevice(
+        id="b0", name="virtio2", arch="arm64", addr=4 * GIB, region_size=2 * GIB, block_size=256 * MIB)
+    mark = backend.log_length()
+    virtio_mem.virtio_mem_probe(k, vdev)
+    run_workers(k)
+    assert "virtio_mem virtio2: big block size: 0x10000000" in backend.log(mark)
+    vm = driver(backend, "b0")
+    assert (vm.in_sbm, vm.bbm.first_bb_id, vm.offline_threshold) == (False, 16, GIB)
+    first = 4 * GIB // BLOCK
+
+    def shown() -> str:
+        """One letter for each block: o offline, M movable."""
+        blocks = [k.memory_blocks[n] for n in range(first, first + 16) if n in k.memory_blocks]
+        return "".join("o" if block.state == MEM_OFFLINE else "M" for block in blocks)
+
+    for size, to, word, blocks in (
+        (512, 0, "accepted", "oooo"), (0, first, "ok", "Mooo"), (1024, 0, "accepted", "Mooooooo"),
+        (0, first + 2, "ok", "MoMooooo"), (0, first + 3, "ok", "MoMMoooo"),
+        (768, 0, "accepted", "MoMMoo"), (512, 0, "accepted", "MoMM"), (256, 0, "accepted", "Mo"),
+        (-1, 0, "accepted", ""), (2048, 0, "pending", "oooooooo"), (-1, 0, "accepted", ""),
+    ):  # fmt: skip
+        step: Step = Online(block=to, to="online_movable") if to else Resize(id="b0", size=max(size, 0) * MIB)
+        assert (base.apply(backend, step).word, shown()) == (word, blocks), step
+        zone = k.zone(0, k.ZONE_MOVABLE)
+        assert zone.managed_pages == zone.present_pages == blocks.count("M") * 32768
+        assert vm.plugged_size == vm.vdev.plugged_size == len(blocks) * BLOCK
+        assert vm.offline_size == blocks.count("o") * BLOCK
+    assert [line for line in memory_lines(k) if "System RAM (virtio_mem)" in line] == []
+
+
+def memory_lines(k: Kernel) -> list[str]:
+    return resource.iomem_show(k).splitlines()
+
+
+def test_a_big_block_with_a_pinned_page_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that had been taken away by then goes back to the page allocator."""
+    backend = machine("memhp_default_state=online_movable", devices=[Device(kind="virtio-mem", id="other", max=2 * MIB)])
+    k = backend.kernel
+    vdev = VirtioMemDevice(
+        id="b0", name="virtio2", arch="arm64", addr=4 * GIB, region_size=2 * GIB, block_size=256 * MIB)
+    virtio_mem.virtio_mem_probe(k, vdev)
+    run_workers(k)
+    assert base.apply(backend, Resize(id="b0", size=256 * MIB)).word == "accepted"
+    vm, zone = driver(backend, "b0"), k.zone(0, k.ZONE_MOVABLE)
+    pinned = (4 * GIB + BLOCK) // 4096 + 1000
+    set_page_kind(k, pinned, 1, KIND_ANON, PG_LRU)
+    page_alloc.alloc_contig_range(k, pinned, pinned + 1, MIGRATE_MOVABLE)
+    set_page_kind(k, pinned, 1, KIND_ANON, PG_LRU)
+    mm.set_page_count(k, pinned, 1, 2)
+    answer = base.apply(backend, Resize(id="b0", size=0))
+    assert (answer.word, list(vm.bbm.bb_states), vm.retry_timer) == ("pending", [virtio_mem.VIRTIO_MEM_BBM_BB_ADDED], True)
+    assert (zone.managed_pages, zone.nr_isolate_pageblock) == (65536, 0)
+    assert zone.nr_free_pages == sum(end - start for start, end in page_alloc.free_ranges(k, zone)) >= 65536 - 41
+    mm.set_page_count(k, pinned, 1, 1)
+    virtio_mem.virtio_mem_timer_expired(k, vm)
+    run_workers(k)
+    assert (vm.plugged_size, list(vm.bbm.bb_states), zone.present_pages) == (0, [virtio_mem.VIRTIO_MEM_BBM_BB_UNUSED], 0)
