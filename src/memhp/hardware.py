@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 from memhp.errors import ConfigError, UsageError
 from memhp.units import FACTORS, GIB, KIB, LIMIT, MIB, format_size
@@ -146,12 +147,14 @@ class Hardware:
         arch: "arm64" or "x86_64".
         memory: memblock.memory as the firmware describes it, sorted, not overlapping.
         reserved: [start, end) ranges memblock has reserved when the buddy allocator starts: kernel image, initrd, memmap, …
+        initrd: [start, end) of the initramfs, part of `reserved`; (0, 0) where it is not known apart from the rest.
         freed: [start, end) parts of `reserved` that the kernel gives back once it runs: init text, initrd.
         iomem: The resource tree beside "System RAM".
         ram_children: What lies inside "System RAM" in /proc/iomem: kernel code and data.
         page_size: Bytes.
         cpus: Online CPUs.
-        possible_nodes: Node ids that may ever exist.
+        possible_nodes: Node ids that may ever exist, to the kernel.
+        monitor_nodes: Nodes that the monitor knows, one of which each device says it belongs to; 0: as many as the kernel.
         footprint: Pages in use once the machine has booted.
         window: First address of the hot-plug window; DIMMs are placed from here on.
         origin: Where all this comes from, in words.
@@ -165,12 +168,14 @@ class Hardware:
     arch: str
     memory: tuple[MemoryRange, ...]
     reserved: tuple[tuple[int, int], ...] = ()
+    initrd: tuple[int, int] = (0, 0)
     freed: tuple[tuple[int, int], ...] = ()
     iomem: tuple[Region, ...] = ()
     ram_children: tuple[Region, ...] = ()
     page_size: int = 4096
     cpus: int = 1
     possible_nodes: int = 1
+    monitor_nodes: int = 0
     footprint: Footprint = field(default_factory=Footprint)
     window: int = 0
     origin: str = ""
@@ -258,45 +263,6 @@ _IOMEM = {
         Region(0xFFFC0000, 0xFFFFFFFF, "reserved"),
     ),
 }
-# What today's kernels find of the platform: QEMU 7.2's `virt` behind EDK2, its `q35` behind SeaBIOS.
-_IOMEM_TODAY = {
-    "arm64": (
-        Region(0x8000000, 0x800FFFF, "GICD"),
-        Region(0x80A0000, 0x8FFFFFF, "GICR"),
-        Region(0x9000000, 0x9000FFF, "ARMH0011:00", (Region(0x9000000, 0x9000FFF, "ARMH0011:00 ARMH0011:00"),)),
-        Region(0x9020000, 0x9020017, "QEMU0002:00"),
-        *(Region(0xA000000 + 0x200 * i, 0xA0001FF + 0x200 * i, f"LNRO0005:{i:02x}") for i in range(32)),
-        Region(0x10000000, 0x3EFEFFFF, "PCI Bus 0000:00", (Region(0x10000000, 0x10000FFF, "0000:00:01.0"),), busy=False),
-        Region(0x4010000000, 0x401FFFFFFF, "PCI ECAM"),
-        Region(
-            0x8000000000, 0xFFFFFFFFFF, "PCI Bus 0000:00",
-            (Region(0x8000000000, 0x8000003FFF, "0000:00:01.0", (Region(0x8000000000, 0x8000003FFF, "virtio-pci-modern"),)),),
-            busy=False),
-    ),
-    "x86_64": (
-        Region(0x0, 0xFFF, "Reserved"),
-        Region(0x9FC00, 0x9FFFF, "Reserved"),
-        Region(0xA0000, 0xBFFFF, "PCI Bus 0000:00", busy=False),
-        Region(0xF0000, 0xFFFFF, "Reserved", (Region(0xF0000, 0xFFFFF, "System ROM"),)),
-        Region(0xC0000000, 0xFEBFFFFF, "PCI Bus 0000:00", busy=False),
-        Region(0xFEC00000, 0xFEC003FF, "IOAPIC 0"),
-        Region(0xFED00000, 0xFED003FF, "HPET 0", (Region(0xFED00000, 0xFED003FF, "PNP0103:00"),)),
-        Region(0xFED1C000, 0xFED1FFFF, "Reserved"),
-        Region(0xFEE00000, 0xFEE00FFF, "Local APIC"),
-        Region(0xFFFC0000, 0xFFFFFFFF, "Reserved"),
-        Region(0xFD00000000, 0xFFFFFFFFFF, "Reserved"),
-    ),
-}
-_ARM64_FLASH = (0x4000000, 0x8000000)
-"""EDK2's NOR flash is a run-time service of UEFI: memory that is not mapped."""
-_ARM64_NOMAP = ((0x3BC0000, 0x38D0000), (0x400000, 0x20000))
-"""Run-time services of EDK2 in RAM: first and last+1 byte, counted down from the end of RAM."""
-_ARM64_KEPT = ((0x3FC0000, 0x3FBFE00), (0x3BD1000, 0x3BC0000), (0x3682000, 0x3681000), (0x20000, 0))
-"""Further tables of EDK2's that Linux keeps, counted likewise."""
-_ARM64_IMAGE = 0xA200000
-"""Where the EFI stub puts the kernel, counted likewise; the initrd goes below EDK2's tables."""
-_X86_ACPI = 0x20000
-"""SeaBIOS keeps the last 128 KiB of low RAM for its ACPI tables."""
 _ARM64_BASE = 0x40000000
 _X86_HOLE = (0x9FC00, 0x100000)
 _X86_LOW_ALL = 0xB0000000
@@ -379,69 +345,195 @@ def platform(
     )
 
 
+# What kernels later than v4.9 find: QEMU 7.2's `virt` behind EDK2, its `q35` behind SeaBIOS.
+_IOMEM_TODAY = {
+    "arm64": (
+        Region(0x8000000, 0x800FFFF, "GICD"),
+        Region(0x80A0000, 0x8FFFFFF, "GICR"),
+        Region(0x9000000, 0x9000FFF, "ARMH0011:00", (Region(0x9000000, 0x9000FFF, "ARMH0011:00 ARMH0011:00"),)),
+        Region(0x9020000, 0x9020017, "QEMU0002:00"),
+        *(Region(0xA000000 + 0x200 * i, 0xA0001FF + 0x200 * i, f"LNRO0005:{i:02x}") for i in range(32)),
+        Region(0x10000000, 0x3EFEFFFF, "PCI Bus 0000:00", (Region(0x10000000, 0x10000FFF, "0000:00:01.0"),), busy=False),
+        Region(0x4010000000, 0x401FFFFFFF, "PCI ECAM"),
+        Region(
+            0x8000000000, 0xFFFFFFFFFF, "PCI Bus 0000:00",
+            (Region(0x8000000000, 0x8000003FFF, "0000:00:01.0", (Region(0x8000000000, 0x8000003FFF, "virtio-pci-modern"),)),),
+            busy=False),
+    ),
+    "x86_64": (
+        Region(0x0, 0xFFF, "Reserved"),
+        Region(0x9FC00, 0x9FFFF, "Reserved"),
+        Region(0xA0000, 0xBFFFF, "PCI Bus 0000:00", busy=False),
+        Region(0xC0000, 0xC05FF, "Video ROM"),
+        Region(0xF0000, 0xFFFFF, "Reserved", (Region(0xF0000, 0xFFFFF, "System ROM"),)),
+        Region(0xB0000000, 0xBFFFFFFF, "PCI ECAM 0000 [bus 00-ff]", (Region(0xB0000000, 0xBFFFFFFF, "Reserved"),)),
+        Region(0xC0000000, 0xFEBFFFFF, "PCI Bus 0000:00", busy=False),
+        Region(0xFEC00000, 0xFEC003FF, "IOAPIC 0"),
+        Region(0xFED00000, 0xFED003FF, "HPET 0", (Region(0xFED00000, 0xFED003FF, "PNP0103:00"),)),
+        Region(0xFED1C000, 0xFED1FFFF, "Reserved"),
+        Region(0xFFFC0000, 0xFFFFFFFF, "Reserved"),
+        Region(0xFD00000000, 0xFFFFFFFFFF, "Reserved"),
+    ),
+}
+_ARM64_FLASH = (0x4000000, 0x8000000)
+"""EDK2's NOR flash is a run-time service of UEFI: memory that is not mapped."""
+_ARM64_NOMAP = ((0x3BC0000, 0x38D0000), (0x400000, 0x20000))
+"""Run-time services of EDK2 in RAM: first and last+1 byte, counted down from the end of the first node's RAM."""
+_ARM64_KEPT = ((0x3FC0000, 0x3FBF000), (0x3BD1000, 0x3BC0000), (0x3682000, 0x3681000), (0x20000, 0))
+"""Further tables of EDK2's that Linux keeps, counted likewise."""
+_ARM64_KEPT_16K = ((0x6A70000, 0x6A6C000), (0x6690000, 0x6680000), (0x6674000, 0x6670000), (0x153C000, 0x1538000), (0x20000, 0))
+"""The same on the CPU that 16K pages need, with the larger kernel."""
+_X86_ACPI = 0x20000
+"""SeaBIOS keeps the last 128 KiB of low RAM for its ACPI tables."""
+_X86_IMAGE = 0x1000000
+"""Where a kernel lies that is not moved about at random (nokaslr). One that is lies somewhere else at each boot."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Release:
     """
-    What differs between the kernels' images and appetites.
+    A Debian kernel's image, with the initramfs of `memhp vm`, and its appetite.
 
     Attributes:
-        text, init, data, end: Bytes from the image's start: where code ends, init ends and data begins, and the image ends.
-        early_pages: As `Hardware.early_pages`; those for each GiB of RAM come on top.
-        early_pages_per_gib: See there.
+        image: arm64: where the EFI stub puts it, counted down from the end of the first node's RAM.
+        parts: Name in /proc/iomem, first and last+1 byte of the image's parts, counted from its start.
+        freed: Parts that are given back once the kernel runs, counted likewise.
+        end: Bytes of the image.
+        initrd: Bytes of the initramfs.
+        initrd_end: Where it ends, counted down as `image`, on x86_64 from the end of usable low RAM.
+        early_pages: As `Hardware.early_pages`, without hash tables.
+        early_pages_per_gib: As many more for each GiB of RAM: tables of the linear map.
         footprint: As `Hardware.footprint`.
     """
 
-    text: int
-    init: int
+    parts: tuple[tuple[str, int, int], ...]
+    freed: tuple[tuple[int, int], ...]
     end: int
+    initrd: int
     early_pages: int
     early_pages_per_gib: int
     footprint: Footprint
+    image: int = _X86_IMAGE
+    initrd_end: int = 0
+
+
+def _arm64_image(image: int, init: int, data: int, end: int, initrd_end: int, **more: Any) -> _Release:
+    """An image of code, init memory and data."""
+    parts = (("Kernel code", 0, init), ("Kernel data", data, end))
+    return _Release(image=image, parts=parts, freed=((init, data),), end=end, initrd_end=initrd_end, **more)
 
 
 _RELEASES = {
-    ("v6.12", "arm64"): _Release(0x1880000, 0x1E90000, 0x2240000, 940, 768, Footprint(5400, 260, 2200)),
+    ("v6.12", "arm64", 4096): _arm64_image(
+        0xA200000, 0x1880000, 0x1E90000, 0x2240000, 0x3BEC000, initrd=0x1D4000,
+        early_pages=52, early_pages_per_gib=514, footprint=Footprint(4150, 175, 520)),
+    ("v6.12", "arm64", 16384): _arm64_image(
+        0xEA00000, 0x1D30000, 0x26F0000, 0x2BE0000, 0x669C000, initrd=0x1D4000,
+        early_pages=61, early_pages_per_gib=32, footprint=Footprint(1460, 46, 145)),
+    ("v6.1", "arm64", 4096): _arm64_image(
+        0x7080000, 0x1380000, 0x1800000, 0x1AA0000, 0x3BE0000, initrd=0x210000,
+        early_pages=44, early_pages_per_gib=514, footprint=Footprint(3300, 2115, 580)),
+    ("v5.10", "arm64", 4096): _arm64_image(
+        0x68A0000, 0x1080000, 0x1450000, 0x16B0000, 0x3BE0000, initrd=0x1F0000,
+        early_pages=38, early_pages_per_gib=514, footprint=Footprint(2750, 1640, 540)),
+    ("v6.12", "x86_64", 4096): _Release(
+        parts=(
+            ("Kernel code", 0, 0x1000000), ("Kernel rodata", 0x1000000, 0x1AA8000), ("Kernel data", 0x1C00000, 0x1E72C80),
+            ("Kernel bss", 0x26D6000, 0x2C00000)),
+        freed=((0x1AA8000, 0x1C00000), (0x22E8000, 0x26D6000), (0x2A05000, 0x2C00000)),
+        end=0x2C00000, initrd=0x1FD000, early_pages=447, early_pages_per_gib=0, footprint=Footprint(4450, 165, 560)),
+    ("v6.1", "x86_64", 4096): _Release(
+        parts=(
+            ("Kernel code", 0, 0xE01EF2), ("Kernel rodata", 0x1000000, 0x1827000), ("Kernel data", 0x1A00000, 0x1C45E00),
+            ("Kernel bss", 0x22B1000, 0x2800000)),
+        freed=((0xE02000, 0x1000000), (0x1827000, 0x1A00000), (0x2024000, 0x22B1000), (0x2603000, 0x2800000)),
+        end=0x2800000, initrd=0x244000, early_pages=437, early_pages_per_gib=0, footprint=Footprint(4180, 2280, 640)),
+    ("v5.10", "x86_64", 4096): _Release(
+        parts=(
+            ("Kernel code", 0, 0xC02142), ("Kernel rodata", 0xE00000, 0x14D8000), ("Kernel data", 0x1600000, 0x187E700),
+            ("Kernel bss", 0x1E62000, 0x2200000)),
+        freed=((0xC03000, 0xE00000), (0x14D8000, 0x1600000), (0x1BF7000, 0x1E62000), (0x2003000, 0x2200000)),
+        end=0x2200000, initrd=0x22C000, early_pages=88, early_pages_per_gib=0, footprint=Footprint(3100, 1775, 615)),
 }
+"""By release, architecture and page size."""
 
 
 def _platform_today(arch: str, mem: int, nodes: tuple[int, ...], page_size: int, cpus: int, release: str) -> Hardware:
     """The machine that a kernel later than v4.9 finds."""
     if mem < 256 * MIB:
         raise UsageError(f"mem={format_size(mem)}: this kernel and its firmware want 256M at least")
-    about = _RELEASES.get((release, arch)) or _RELEASES["v6.12", arch]
+    about = _RELEASES.get((release, arch, page_size)) or _RELEASES[release, arch, 4096]
     if arch == "arm64":
-        end = _ARM64_BASE + mem
-        image = end - _ARM64_IMAGE
-        memory = [MemoryRange(*_ARM64_FLASH, 0, ("NOMAP",))]
-        position = _ARM64_BASE
-        for low, high in _ARM64_NOMAP:
-            memory += [MemoryRange(position, end - low), MemoryRange(end - low, end - high, 0, ("NOMAP",))]
-            position = end - high
-        memory.append(MemoryRange(position, end))
-        reserved = [(image, image + about.end), *((end - low, end - high) for low, high in _ARM64_KEPT)]
-        freed = [(image + about.text, image + about.init)]
-        children: tuple[Region, ...] = (
-            Region(image, image + about.text - 1, "Kernel code"),
-            Region(image + about.init, image + about.end - 1, "Kernel data"),
-        )
-        iomem = _IOMEM_TODAY[arch]
+        memory, image, initrd_end = _arm64_today(mem, nodes, about)
+        end = image + about.image
+        kept = _ARM64_KEPT_16K if page_size == 16 * KIB else _ARM64_KEPT
+        reserved = [(end - low, end - high) for low, high in kept]
+        iomem = _IOMEM_TODAY[arch][2 if release == "v5.10" else 0 :]
+        possible_nodes = 1
     else:
-        raise ConfigError(f"{release} on {arch} is not known yet")
+        memory, low_end = _x86_today(mem, nodes)
+        image, initrd_end = about.image, low_end
+        reserved = [(0, MIB)] if release != "v5.10" else [(0, 0x10000), (0x99000, MIB)]
+        ram_end = low_end + _X86_ACPI
+        iomem = (
+            *_IOMEM_TODAY[arch], Region(low_end, ram_end - 1, "Reserved"),
+            *((Region(ram_end, 0xAFFFFFFF, "PCI Bus 0000:00", busy=False),) if ram_end < 0xB0000000 else ()))
+        possible_nodes = max(1, len(nodes))
+    initrd = (initrd_end - about.initrd, initrd_end)
+    reserved += [(image, image + about.end), initrd]
     return Hardware(
         arch=arch,
         memory=tuple(memory),
         reserved=tuple(sorted(reserved)),
-        freed=tuple(freed),
-        iomem=iomem,
-        ram_children=children,
+        initrd=initrd,
+        freed=(*((image + start, image + stop) for start, stop in about.freed), initrd),
+        iomem=tuple(sorted(iomem, key=lambda region: region.start)),
+        ram_children=tuple(Region(image + start, image + stop - 1, name) for name, start, stop in about.parts),
         page_size=page_size,
         cpus=cpus,
-        possible_nodes=max(1, len(nodes)),
+        possible_nodes=possible_nodes,
+        monitor_nodes=max(1, len(nodes)),
         footprint=about.footprint,
-        early_pages=about.early_pages + about.early_pages_per_gib * mem // GIB,
-        window=window_of(arch, memory[-1].end),
+        early_pages=about.early_pages + about.early_pages_per_gib * mem // GIB + _hash_bytes(arch, mem, release) // page_size,
+        window=window_of(arch, max(r.end for r in memory)),
         origin=f"mem={format_size(mem)}",
     )
+
+
+def _hash_bytes(arch: str, mem: int, release: str) -> int:
+    """Return the hash tables of dentries and inodes: 1.5 MiB for each GiB, of a power of two; once the flash counted, too."""
+    flash = _ARM64_FLASH[1] - _ARM64_FLASH[0] if arch == "arm64" else 0
+    counted = mem if release == "v6.12" else (mem + flash) * 63 // 64
+    return (1 << (counted - 1).bit_length()) * 3 // 2048
+
+
+def _arm64_today(mem: int, nodes: tuple[int, ...], about: _Release) -> tuple[list[MemoryRange], int, int]:
+    """
+    RAM of `virt` behind EDK2, and where image and initrd go: memory, image, end of the initrd.
+
+    EDK2 lives in the first node's RAM. All is one node to Linux: the flash lies in none, so that it takes what firmware says
+    of nodes for wrong ("NUMA: no nodes coverage for 64MB", "Faking a node").
+    """
+    first = next((size for size in nodes if size), mem)
+    if first < 256 * MIB:
+        raise UsageError(f"nodes: the firmware wants {format_size(first)}, the first node's RAM, to be 256M at least")
+    end = _ARM64_BASE + first
+    memory = [MemoryRange(*_ARM64_FLASH, 0, ("NOMAP",))]
+    position = _ARM64_BASE
+    for low, high in _ARM64_NOMAP:
+        memory += [MemoryRange(position, end - low), MemoryRange(end - low, end - high, 0, ("NOMAP",))]
+        position = end - high
+    memory.append(MemoryRange(position, _ARM64_BASE + mem))
+    return memory, end - about.image, end - about.initrd_end
+
+
+def _x86_today(mem: int, nodes: tuple[int, ...]) -> tuple[list[MemoryRange], int]:
+    """RAM of `q35` behind SeaBIOS, and where usable low RAM ends."""
+    spans = _x86_ram(mem)
+    low_end = spans[1][1] - _X86_ACPI
+    ranges = _by_node(spans, nodes or (mem,))
+    memory = [replace(r, end=min(r.end, low_end)) if r.start < 4 * GIB else r for r in ranges]
+    return [r for r in memory if r.size > 0], low_end
 
 
 def default_footprint(arch: str) -> Footprint:

@@ -27,6 +27,7 @@ from memhp.linux.drivers.base import memory, node
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.gfp import GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_KERNEL_RECLAIMABLE, Gfp
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_MEM, IORESOURCE_SYSTEM_RAM, Resource
+from memhp.linux.include.memblock import memblock_is_nomap
 from memhp.linux.include.mmzone import N_MEMORY, N_NORMAL_MEMORY, N_ONLINE, N_POSSIBLE, Definition, PglistData
 from memhp.linux.include.page_flags import (
     KIND_ANON,
@@ -42,7 +43,6 @@ from memhp.linux.include.page_flags import (
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.kernel import resource
 from memhp.linux.mm import cma, memblock, memory_hotplug, nobootmem, page_alloc, sparse
-from memhp.linux.mm import mm_init as mm_room
 from memhp.linux.series import arm64_rfc_2016
 from memhp.linux.state import Kernel
 from memhp.linux.tree import Tree
@@ -102,7 +102,7 @@ def boot(
     if remedy and not pfn_valid:
         pfn_valid = arm64_rfc_2016.REMEDIES[remedy].pfn_valid
     parameters = _parse_cmdline(cmdline)
-    if parameters.get("mem"):
+    if parameters.get("mem") and not (arch == "arm64" and tree.free_area_init):
         hardware = limit(hardware, parse_size(parameters["mem"], "mem="))
     k = Kernel(tree, ARCHES[arch], config, hardware, definition(tree, arch, config, pfn_valid))
     k.cmdline = parameters
@@ -249,7 +249,7 @@ def _reserve_tables(k: Kernel) -> None:
         free = [*k.hardware.freed, *((start, end) for start, end, _ in memblock.for_each_free_mem_range(k))]
         pages = sum((end >> k.PAGE_SHIFT) - (-(-start >> k.PAGE_SHIFT)) for start, end in free)
         size = max(0, pages - k.hardware.managed) * k.PAGE_SIZE
-    if size:
+    if size > 0:
         memblock.memblock_virt_alloc(k, size, k.PAGE_SIZE)
 
 
@@ -289,15 +289,14 @@ def request_standard_resources(k: Kernel) -> None:
     Source: arch/arm64/kernel/setup.c request_standard_resources(), arch/x86/kernel/e820.c e820_reserve_resources()
     """
     root = k.iomem_rw()
-    for r in k.hardware.memory:
-        ram = "NOMAP" not in r.flags
+    for start, end, ram in _memory_resources(k):
         name = "System RAM" if ram else "reserved"
         flags = (IORESOURCE_SYSTEM_RAM if ram else IORESOURCE_MEM) | IORESOURCE_BUSY
         last = root.child[-1] if root.child else None
-        if last is not None and last.end == r.start - 1 and last.flags == flags:
-            last.end = r.end - 1
+        if last is not None and last.end == start - 1 and last.flags == flags:
+            last.end = end - 1
             continue
-        res = Resource(r.start, r.end - 1, name, flags)
+        res = Resource(start, end - 1, name, flags)
         resource.request_resource(k, root, res)
     for ram_region in root.child:
         for child in k.hardware.ram_children:
@@ -305,6 +304,17 @@ def request_standard_resources(k: Kernel) -> None:
                 ram_region.child.append(Resource(child.start, child.end, child.name, IORESOURCE_SYSTEM_RAM | IORESOURCE_BUSY))
     for region in k.hardware.iomem:
         _request_region(k, root, region)
+
+
+def _memory_resources(k: Kernel) -> list[tuple[int, int, bool]]:
+    """
+    Return (start, end, whether it is mapped) of memory: as the e820 map says it on x86_64, as memblock does on arm64.
+
+    Source: none
+    """
+    if k.arch.name == "arm64" and k.tree.free_area_init:
+        return [(r.base, r.base + r.size, not memblock_is_nomap(r)) for r in memblock.for_each_mem_region(k)]
+    return [(r.start, r.end, "NOMAP" not in r.flags) for r in k.hardware.memory]
 
 
 def _request_region(k: Kernel, parent: Resource, region: Region) -> None:
@@ -326,7 +336,7 @@ def mm_init(k: Kernel) -> None:
     """
     page_alloc.build_all_zonelists(k, None, None)
     if k.tree.free_area_init:
-        memblock.memblock_free_all(k, mm_room.reserve_bootmem_region, mm_room.memblock_free_pages)
+        k.arch.mem_init(k)
     else:
         nobootmem.free_all_bootmem(k)
     k.slab_is_available = True

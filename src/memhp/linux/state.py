@@ -83,6 +83,8 @@ class Kernel:
         max_mem_size: What `mem=` allows to be added during boot.
         migratetypes: The migratetypes there are, in C's order.
         cma_areas: (base, size) in bytes of the areas that CMA has.
+        sparsemap_buf: Room for memmaps during boot, [start, end) in bytes.
+        swiotlb_slabs: Slabs of bounce buffers that were asked for; 0: as many as usual.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         memory_isolate_chain: Who is asked for pages of his in a pageblock that is to be isolated [v4.9].
         slab_is_available: The buddy allocator works.
@@ -141,6 +143,8 @@ class Kernel:
         self.firmware_map: tuple[tuple[int, int, str], ...] = ()
         self.linear_map: tuple[tuple[int, int], ...] = ()
         self.vmemmap_tables: frozenset[int] = frozenset()
+        self.sparsemap_buf = (0, 0)
+        self.swiotlb_slabs = 0
         self.cma_areas: tuple[tuple[int, int], ...] = ()
 
         self.max_pfn = 0

@@ -73,8 +73,10 @@ class Tree:
     # release in between brought what has no commit here is not confirmed.
     free_area_init: bool = since(
         "v5.8", "", "free_area_init() sizes zones from memblock's nodes alone")
-    holes_get_struct_pages: bool = since(
-        "v5.12", "", "the struct pages of holes in boot memory are initialised and reserved, linked to the zone around them")
+    boot_guesses_managed: bool = until(
+        "v6.10", "", "until memblock hands over, a zone's managed pages are guessed: those present without their memmap")
+    arm64_small_swiotlb: bool = since(
+        "v6.5", "", "arm64 keeps small bounce buffers also where devices reach all memory")
     nodes_always_have_data: bool = since(
         "v5.18", "", "every possible node has its data from boot on, also one without memory")
     cma_pageblock_aligned: bool = since(
@@ -304,8 +306,8 @@ def at(release: str, **changes: Any) -> Tree:
 
 
 V4_9 = at("v4.9", modelled=True)
-V5_10 = at("v5.10", arm64_pfn_valid="A3")
-V6_1 = at("v6.1", generic_pfn_valid="G3", pfn_valid_under_rcu=True)
+V5_10 = at("v5.10", modelled=True, arm64_pfn_valid="A3")
+V6_1 = at("v6.1", modelled=True, generic_pfn_valid="G3", pfn_valid_under_rcu=True)
 V6_12 = at("v6.12", modelled=True)
 V4_9_RFC = dataclasses.replace(V4_9, series=("arm64-rfc-2016",), arm64_nomap_window=True, memblock_clear_nomap=True)
 

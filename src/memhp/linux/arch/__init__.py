@@ -76,6 +76,7 @@ class ArchOps:
         memory_present: (k) tells sparsemem which sections exist; arm64 and x86_64 walk memblock differently.
         zone_sizes: (k) -> upper pfn of each zone, lowest zone first.
         bootmem_init: (k) makes sections and zones, and sets CMA's area aside, where memblock says it all [v5.8].
+        mem_init: (k) sets bounce buffers aside and gives all free pages to the page allocator [v5.8].
         memory_block_size_bytes: (k) -> bytes of a memory block.
         memory_add_physaddr_to_nid: (k, address) -> node for memory that comes without one.
         arch_add_memory: (k, nid, start, size, params); raises KernelError.
@@ -102,6 +103,7 @@ class ArchOps:
     memory_present: Callable[[Kernel], None]
     zone_sizes: Callable[[Kernel], list[int]]
     bootmem_init: Callable[[Kernel], None]
+    mem_init: Callable[[Kernel], None]
     memory_block_size_bytes: Callable[[Kernel], int]
     memory_add_physaddr_to_nid: Callable[[Kernel, int], int]
     arch_add_memory: Callable[[Kernel, int, int, int, MhpParams], None]

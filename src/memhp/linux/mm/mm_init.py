@@ -301,6 +301,9 @@ def free_area_init_core(k: Kernel, pgdat: PglistData) -> None:
     """
     for zone in pgdat.node_zones:
         zone.managed_pages = zone.present_pages
+        if k.tree.boot_guesses_managed:
+            memmap_pages = page_alloc.calc_memmap_size(k, zone.spanned_pages, zone.present_pages)
+            zone.managed_pages -= memmap_pages if zone.present_pages >= memmap_pages else 0
         if zone.spanned_pages:
             page_alloc.init_currently_empty_zone(k, zone, zone.zone_start_pfn, zone.spanned_pages)
 

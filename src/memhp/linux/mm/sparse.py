@@ -18,12 +18,14 @@ Source: mm/sparse.c [v4.9, v5.3].
 from __future__ import annotations
 
 from errno import EEXIST, EINVAL
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux import bug
 from memhp.linux.include import mmzone
-from memhp.linux.include.memory_model import page_ranges_rw
+from memhp.linux.include.memblock import MEMBLOCK_ALLOC_ACCESSIBLE
+from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, page_ranges_rw
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import MemSection
 from memhp.linux.mm import memblock, sparse_vmemmap
@@ -126,8 +128,15 @@ def sparse_init(k: Kernel) -> None:
     """
     Give every present section its usemap and memmap, from memblock.
 
-    Source: mm/sparse.c sparse_init() [v4.9]
+    Source: mm/sparse.c sparse_init() [all]
     """
+    if k.tree.free_area_init:
+        return _sparse_init_v5_8(k)
+    return _sparse_init_v4_9(k)
+
+
+def _sparse_init_v4_9(k: Kernel) -> None:
+    """Section by section. Source: mm/sparse.c sparse_init() [v4.9]"""
     early = mmzone.SECTION_IS_EARLY if k.tree.has_early_sections else 0
     for nr in sorted(k.mem_section):
         ms = k.section_rw(nr)
@@ -137,10 +146,68 @@ def sparse_init(k: Kernel) -> None:
         ms = k.section_rw(nr)
         ms.usage_from_boot = True
         sparse_init_one_section(k, ms, 0, early)
-    if k.tree.has_subsections and not k.tree.free_area_init:
+    if k.tree.has_subsections:
         for region in k.memblock.memory.regions:
             pfn, end_pfn = region.base >> k.PAGE_SHIFT, -(-(region.base + region.size) >> k.PAGE_SHIFT)
             subsection_map_init(k, pfn, end_pfn - pfn)
+
+
+def _sparse_init_v5_8(k: Kernel) -> None:
+    """Node by node, the memmaps of neighbouring sections in one piece. Source: mm/sparse.c sparse_init() [v5.10, v6.1, v6.12]"""
+    memblocks_present(k)
+    present = [nr for nr in sorted(k.mem_section) if mmzone.present_section_nr(k, nr)]
+    for nid, sections in groupby(present, key=lambda nr: sparse_early_nid(k.mem_section[nr])):
+        sparse_init_nid(k, nid, list(sections))
+
+
+def sparse_init_nid(k: Kernel, nid: int, sections: list[int]) -> None:
+    """
+    Give a node's sections their usemaps and memmaps.
+
+    Source: mm/sparse.c sparse_init_nid() [v5.10, v6.1, v6.12]
+    """
+    sparse_buffer_init(k, len(sections) * section_map_size(k), nid)
+    for pnum in sections:
+        pfn = mmzone.section_nr_to_pfn(k, pnum)
+        k.arch.vmemmap_populate(k, pfn, pfn + k.PAGES_PER_SECTION, nid, None)
+        ms = k.section_rw(pnum)
+        ms.usage_from_boot = True
+        sparse_init_one_section(k, ms, 0, mmzone.SECTION_IS_EARLY)
+    sparse_buffer_fini(k)
+
+
+def section_map_size(k: Kernel) -> int:
+    """Return the bytes of a section's memmap, in whole PMDs. Source: mm/sparse.c section_map_size() [v5.10, v6.1, v6.12]"""
+    pmd = 1 << k.arch.PMD_SHIFT(k.config)
+    return -(-SIZEOF_STRUCT_PAGE * k.PAGES_PER_SECTION // pmd) * pmd
+
+
+def sparse_buffer_init(k: Kernel, size: int, nid: int) -> None:
+    """Set room aside for the memmaps of a node, if there is that much. Source: mm/sparse.c sparse_buffer_init()"""
+    if not k.hardware.memmap_reserved:
+        low = memblock.BOOTMEM_LOW_LIMIT(k)
+        addr = memblock.memblock_alloc_exact_nid_raw(k, size, section_map_size(k), low, MEMBLOCK_ALLOC_ACCESSIBLE, nid)
+        k.sparsemap_buf = (addr, addr + size) if addr else (0, 0)
+
+
+def sparse_buffer_alloc(k: Kernel, size: int) -> int:
+    """Take `size` bytes, a power of two, off that room, or return 0. Source: mm/sparse.c sparse_buffer_alloc()"""
+    start, end = k.sparsemap_buf
+    ptr = -(-start // size) * size
+    if not start or ptr + size > end:
+        return 0
+    if ptr > start:
+        memblock.memblock_phys_free(k, start, ptr - start)
+    k.sparsemap_buf = (ptr + size, end)
+    return ptr
+
+
+def sparse_buffer_fini(k: Kernel) -> None:
+    """Give back what is left of it. Source: mm/sparse.c sparse_buffer_fini()"""
+    start, end = k.sparsemap_buf
+    if start < end:
+        memblock.memblock_phys_free(k, start, end - start)
+    k.sparsemap_buf = (0, 0)
 
 
 def sparse_add_one_section(k: Kernel, nid: int, start_pfn: int) -> None:

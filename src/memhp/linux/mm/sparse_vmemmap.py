@@ -24,7 +24,7 @@ from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mm_types import PageColumns
 from memhp.linux.include.mmzone import Backing, MemSection
 from memhp.linux.include.page_flags import KIND_MEMMAP, KIND_PAGE_TABLE, set_page_kind
-from memhp.linux.mm import memblock, page_alloc
+from memhp.linux.mm import memblock, page_alloc, sparse
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -58,6 +58,8 @@ def vmemmap_alloc_block(k: Kernel, size: int, node: int, kind: int = KIND_MEMMAP
         return pfn
     if k.hardware.memmap_reserved:
         return RECORDED
+    if kind == KIND_MEMMAP and (ptr := sparse.sparse_buffer_alloc(k, size)):
+        return ptr >> k.PAGE_SHIFT
     low = memblock.BOOTMEM_LOW_LIMIT(k)
     return memblock.memblock_virt_alloc_try_nid(k, size, size, low, MEMBLOCK_ALLOC_ACCESSIBLE, node) >> k.PAGE_SHIFT
 

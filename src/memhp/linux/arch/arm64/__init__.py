@@ -24,6 +24,7 @@ ARM64 = ArchOps(
     memory_present=init.arm64_memory_present,
     zone_sizes=init.zone_sizes_init,
     bootmem_init=init.bootmem_init,
+    mem_init=init.mem_init,
     # No memory_block_size_bytes() of its own: a block is a section.
     memory_block_size_bytes=lambda k: 1 << k.SECTION_SIZE_BITS,
     memory_add_physaddr_to_nid=lambda k, address: 0,

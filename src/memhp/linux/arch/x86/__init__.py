@@ -26,6 +26,7 @@ X86_64 = ArchOps(
     memory_present=init_64.sparse_memory_present_with_active_regions,
     zone_sizes=init_64.zone_sizes_init,
     bootmem_init=init_64.bootmem_init,
+    mem_init=init_64.mem_init,
     memory_block_size_bytes=init_64.memory_block_size_bytes,
     memory_add_physaddr_to_nid=init_64.memory_add_physaddr_to_nid,
     arch_add_memory=init_64.arch_add_memory,

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memhp.hardware import parse_size
+from memhp.linux import bug
 from memhp.linux.arch.arm64.mm import mmu
 from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE
 from memhp.linux.include.mmzone import EARLY, INRANGE, SUB, UPPER, VALID, Choose, Definition
 from memhp.linux.include.numa import MAX_NUMNODES
 from memhp.linux.kconfig import Kconfig
-from memhp.linux.kernel.dma import contiguous
+from memhp.linux.kernel.dma import contiguous, swiotlb
 from memhp.linux.mm import memblock, mm_init, sparse
 from memhp.linux.tree import Tree
 from memhp.units import GIB
@@ -64,15 +66,36 @@ def memblock_add_ranges(k: Kernel) -> None:
 
 def arm64_memblock_init(k: Kernel) -> None:
     """
-    Settle where the linear map begins; reserve the image, the initrd and what the recorded kernel had reserved.
+    Settle where the linear map begins; forget what `mem=` does not allow; reserve the image, the initrd and what the firmware
+    or the recorded kernel had reserved.
 
-    Source: arch/arm64/mm/init.c arm64_memblock_init() [v4.9]
+    Source: arch/arm64/mm/init.c arm64_memblock_init() [all]
     """
     memstart = memblock.memblock_start_of_DRAM(k) // GIB * GIB
     k.VMEMMAP_START -= (memstart >> k.PAGE_SHIFT) * SIZEOF_STRUCT_PAGE
+    if k.tree.free_area_init and k.cmdline.get("mem"):
+        _limit_memory(k, parse_size(k.cmdline["mem"], "mem=") // k.PAGE_SIZE * k.PAGE_SIZE)
     for start, end in k.hardware.reserved:
         memblock.memblock_reserve(k, start, end - start)
     memblock.memblock_allow_resize(k)
+
+
+def _limit_memory(k: Kernel, memory_limit: int) -> None:
+    """
+    Keep the first `memory_limit` bytes, and what image and initrd lie in.
+
+    Source: arch/arm64/mm/init.c early_mem(), arm64_memblock_init() [v5.10, v6.1, v6.12]
+    """
+    bug.printk(k.log, f"Memory limited to {memory_limit >> 20}MB")
+    memblock.memblock_mem_limit_remove_map(k, memory_limit)
+    image = [child for child in k.hardware.ram_children if child.name.startswith("Kernel")]
+    if image:
+        start = min(child.start for child in image)
+        memblock.memblock_add(k, start, max(child.end for child in image) + 1 - start)
+    start, end = k.hardware.initrd
+    if end > start:
+        memblock.memblock_add(k, start, end - start)
+        memblock.memblock_clear_nomap(k, start, end - start)
 
 
 def setup_memory(k: Kernel) -> None:
@@ -139,11 +162,24 @@ def bootmem_init(k: Kernel) -> None:
 
     Source: arch/arm64/mm/init.c bootmem_init() [v5.10, v6.1, v6.12]
     """
-    sparse.memblocks_present(k)
     sparse.sparse_init(k)
     limits = zone_sizes_init(k)
     mm_init.free_area_init(k, limits)
     contiguous.dma_contiguous_reserve(k, limits[0] << k.PAGE_SHIFT)
+
+
+def mem_init(k: Kernel) -> None:
+    """
+    Set bounce buffers aside for devices that do not reach all memory; then all free pages go to the page allocator.
+
+    Source: arch/arm64/mm/init.c mem_init() [v5.10, v6.1, v6.12]
+    """
+    limited = k.max_pfn > zone_sizes_init(k)[0]
+    if not limited and k.tree.arm64_small_swiotlb:
+        swiotlb.swiotlb_adjust_size(k, -(-memblock.memblock_phys_mem_size(k) // 1024))
+        limited = True
+    swiotlb.swiotlb_init(k, limited)
+    memblock.memblock_free_all(k, mm_init.reserve_bootmem_region, mm_init.memblock_free_pages)
 
 
 def _zone_sizes_init_v4_9(k: Kernel) -> list[int]:

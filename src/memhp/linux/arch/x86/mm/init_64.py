@@ -19,6 +19,7 @@ from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.memory_model import pfn_to_page
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.numa import MAX_NUMNODES
+from memhp.linux.kernel.dma import swiotlb
 from memhp.linux.mm import memblock, memory_hotplug, mm_init, sparse, sparse_vmemmap
 from memhp.units import GIB, KIB, MIB
 
@@ -103,9 +104,20 @@ def bootmem_init(k: Kernel) -> None:
 
     Source: arch/x86/mm/init_64.c paging_init() [v5.10, v6.1, v6.12]
     """
-    sparse.memblocks_present(k)
     sparse.sparse_init(k)
     mm_init.free_area_init(k, zone_sizes_init(k))
+
+
+def mem_init(k: Kernel) -> None:
+    """
+    Set bounce buffers aside; then all free pages go to the page allocator.
+
+    Whether devices reach all memory is judged by how far it may ever reach: a hot-plug window lies above 4 GiB.
+
+    Source: arch/x86/mm/init_64.c mem_init(), arch/x86/kernel/pci-dma.c pci_swiotlb_detect() [v5.10, v6.1, v6.12]
+    """
+    swiotlb.swiotlb_init(k, max(k.hardware.window, k.max_pfn << k.PAGE_SHIFT) >= 4 * GIB)
+    memblock.memblock_free_all(k, mm_init.reserve_bootmem_region, mm_init.memblock_free_pages)
 
 
 def probe_memory_block_size(k: Kernel) -> int:
