@@ -96,7 +96,6 @@ def test_boot_from_a_map_can_be_moved(sh: Shell, tmp_path: Path, monkeypatch: py
         (["v4.9+arm64-rfc-2016/x86_64"], "changes arm64 only"),
         (["v4.9+arm64-rfc-2016/arm64", "--pfn-valid", "A3"], "asks for what v4.9+arm64-rfc-2016 does not have"),
         (["v4.9+arm64-rfc-2016/arm64", "--map", "/nothing"], "/nothing"),
-        (["v6.1/arm64"], "known by its facts only"),
         (["model:x.toml"], "boot wants TREE/ARCH"),
         (["v4.9/x86_64?mem=1G", "--mem", "1G"], "mem is given twice"),
         (["v4.9/x86_64", "--cmdline", "'"], "cmdline"),
@@ -436,14 +435,11 @@ def test_trees(sh: Shell) -> None:
     assert found["v4.9"]["arches"]["arm64"]["hotplug"] is False
     assert found["v4.9"]["arches"]["x86_64"]["block_size"] == 128 * MIB
     rfc = found["v4.9+arm64-rfc-2016"]
-    assert rfc["modelled"] is True
     assert rfc["arches"]["arm64"]["block_size"] == GIB
     assert {"full", "nohack", "nonomap", "generic", "clear-before-add-zone"} <= set(rfc["remedies"])
-    assert found["v6.12"]["modelled"] is True
-    assert found["v6.1"]["modelled"] is False
     assert found["v6.12"]["arches"]["arm64"]["block_size_by_page"]["64K"] == 512 * MIB
     text = sh("trees")
-    assert "v6.1                 arm64   facts only" in text
+    assert "v6.1                 arm64    128M  G3" in text
     assert "remedies of v4.9+arm64-rfc-2016" in text
 
 

@@ -677,10 +677,10 @@ def check_name(kind: str, name: str, known: Iterable[str], what: str) -> None:
 
 def check_tree(name: str, what: str) -> None:
     """
-    Check that a tree of that name can be booted.
+    Check that there is a tree of that name.
 
     Raises:
-        UsageError: there is none, or only its facts are known.
+        UsageError: there is none.
     """
     from memhp.linux.tree import TREES
 
@@ -692,9 +692,6 @@ def check_tree(name: str, what: str) -> None:
                 raise UsageError(f"{what}: series {series!r} is written on {', '.join(on)}, not on {release}")
             raise UsageError(f"{what}: unknown series {series[:60]!r}{did_you_mean(series, known)}")
         raise UsageError(f"{what}: unknown tree {name[:60]!r}{did_you_mean(name, TREES)}")
-    if not TREES[name].modelled:
-        modelled = [tree.name for tree in TREES.values() if tree.modelled]
-        raise UsageError(f"{what}: {name} is known by its facts only (memhp changes); {', '.join(modelled)} can be booted")
 
 
 def remedy_names(tree: str) -> tuple[str, ...]:

@@ -278,8 +278,9 @@ class ModelBackend(base.Backend):
         """Return where a DIMM goes, and what the monitor says if it goes nowhere. One that the guest refused keeps its place."""
         window, limit = self.window(), self.address_limit()
         taken = [(device.start, device.start + device.size, device.id) for device in self.devices()]
-        if step.node >= self._hardware.possible_nodes:
-            return 0, f"node {step.node}: the machine has {self._hardware.possible_nodes} (see nodes= of its URL)"
+        nodes = self._hardware.monitor_nodes or self._hardware.possible_nodes
+        if step.node >= nodes:
+            return 0, f"node {step.node}: the machine has {nodes} (see nodes= of its URL)"
         if any(name == step.id for _, _, name in taken):
             return 0, f"there is a device {step.id} already"
         if step.size % PLACE:

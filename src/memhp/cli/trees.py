@@ -13,8 +13,8 @@ def add_parser(commands: common.Commands) -> None:
     """Add the command."""
     common.add_command(
         commands, "trees", "list the kernels that are known",
-        "List the kernel trees: which can be booted as a model and of which only the facts are known, their architectures,\n"
-        "patch series and remedies, and the size of a memory block (that of a section; big machines have larger blocks).",
+        "List the kernel trees that can be booted as a model: their architectures, patch series and remedies, and the size of\n"
+        "a memory block (that of a section; big machines have larger blocks).",
     )  # fmt: skip
 
 
@@ -48,7 +48,6 @@ def gather() -> list[dict[str, Any]]:
         found.append(
             {
                 "tree": tree.name,
-                "modelled": tree.modelled,
                 "series": list(tree.series),
                 "remedies": base.remedies(tree.name),
                 "arches": arches,
@@ -70,9 +69,8 @@ def run(args: argparse.Namespace) -> int:
     for tree in found:
         for name, arch in tree["arches"].items():
             if arch["hotplug"]:
-                can = "boots" if tree["modelled"] else "facts only"
-                rows.append((tree["tree"], name, can, format_size(arch["block_size"]), arch["pfn_valid"]))
-    for line in text.columns(rows, header=("TREE", "ARCH", "MODEL", "BLOCK", "PFN_VALID"), right=[3]):
+                rows.append((tree["tree"], name, format_size(arch["block_size"]), arch["pfn_valid"]))
+    for line in text.columns(rows, header=("TREE", "ARCH", "BLOCK", "PFN_VALID"), right=[2]):
         print(line)
     for tree in found:
         if tree["remedies"]:

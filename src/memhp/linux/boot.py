@@ -130,9 +130,7 @@ def _check(tree: Tree, arch: str, hardware: Hardware, config: Kconfig | None, re
         raise ConfigError(f"no architecture {arch!r}: known are {', '.join(ARCHES)}")
     config = config if config is not None else kconfig.default(arch, tree.release, hardware.page_size)
     kconfig.check(config, arch)
-    if not tree.modelled:
-        reasons.append(f"{tree.name} is not modelled yet: its facts are known to `memhp changes`; v4.9 and v6.12 can be booted")
-    elif arch == "arm64" and not tree.arm64_nomap_window and not tree.arm64_hotplug:
+    if arch == "arm64" and not tree.arm64_nomap_window and not tree.arm64_hotplug:
         reasons.append(f"{tree.name} has no memory hotplug on arm64: use {tree.release}+{arm64_rfc_2016.NAME}")
     elif arch != "arm64" and tree.arm64_nomap_window:
         reasons.append(f"the series {arm64_rfc_2016.NAME} changes arm64 only: use {tree.release}/{arch}")

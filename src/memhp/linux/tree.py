@@ -50,12 +50,10 @@ class Tree:
     Attributes:
         release: "v4.9".
         series: Patch series applied on top, in order.
-        modelled: True if this package can boot it; False if only its facts are known.
     """
 
     release: str
     series: tuple[str, ...] = ()
-    modelled: bool = False
 
     # include/linux/mmzone.h, mm/sparse.c
     has_online_sections: bool = since(
@@ -305,10 +303,10 @@ def at(release: str, **changes: Any) -> Tree:
     return Tree(release=release, **{**known, **changes})
 
 
-V4_9 = at("v4.9", modelled=True)
-V5_10 = at("v5.10", modelled=True, arm64_pfn_valid="A3")
-V6_1 = at("v6.1", modelled=True, generic_pfn_valid="G3", pfn_valid_under_rcu=True)
-V6_12 = at("v6.12", modelled=True)
+V4_9 = at("v4.9")
+V5_10 = at("v5.10", arm64_pfn_valid="A3")
+V6_1 = at("v6.1", generic_pfn_valid="G3", pfn_valid_under_rcu=True)
+V6_12 = at("v6.12")
 V4_9_RFC = dataclasses.replace(V4_9, series=("arm64-rfc-2016",), arm64_nomap_window=True, memblock_clear_nomap=True)
 
 TREES: dict[str, Tree] = {tree.name: tree for tree in (V4_9, V4_9_RFC, V5_10, V6_1, V6_12)}
