@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The model asked what a real kernel was asked, and the two held against each other."""
+"""Real kernels asked, the model asked the same, and the two held against each other."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from memhp.backends import base
-from memhp.backends.base import ModelURL
+from memhp.backends.base import ModelURL, QemuURL
 from memhp.checker import differential
 from memhp.checker.differential import Difference
 from memhp.errors import ConfigError, UsageError
-from memhp.scenario import Step
+from memhp.scenario import Scenario, Step
 from memhp.units import GIB
 from tests import answers
 from tests.answers import SCENARIOS, JudgeKernel, Recording
+from tests.snapshots import Guests
 
 KNOWN = SCENARIOS / "known.toml"
 """What is known to differ, and which kernels are modelled at all."""
@@ -36,6 +37,19 @@ def judge(recording: Recording) -> list[Difference]:
     with contextlib.closing(base.open(str(url), recording.script.devices)) as machine:
         ran = differential.observe(steps, machine)
         return [difference for step in differential.compare_observed(ran, compared) for difference in step.found]
+
+
+def ask(guests: Guests, kernel: JudgeKernel, name: str, script: Scenario) -> Recording:
+    """Do a scenario on a real kernel that has just booted."""
+    url = kernel.url(script, QemuURL)
+    assert isinstance(url, QemuURL)
+    machine = guests.open(url, script.devices)
+    try:
+        observed = tuple(differential.observe(script.steps, machine))
+        release = machine.read("/proc/sys/kernel/osrelease").decode().strip()
+    finally:
+        machine.close()
+    return Recording(kernel=kernel, name=name, script=script, release=release, url=str(url), stale=False, observed=observed)
 
 
 def boots(kernel: JudgeKernel) -> str:

@@ -17,6 +17,7 @@ from memhp.abi.record import PARAMETERS
 from memhp.backends.base import quote
 from memhp.scenario import Device, Offline, Online, Plug, Resize, Scenario, Step, Unplug, Write
 from memhp.units import GIB, MIB
+from tests.answers import JudgeKernel
 
 LENGTH = (4, 12)
 """Steps of a scenario, at least and at most."""
@@ -201,3 +202,9 @@ def make(seed: int, arch: str, *, block: int = 128 * MIB, dimms: bool = True, vi
     for _ in range(rng.randint(*LENGTH)):
         rng.choices(list(verbs), list(verbs.values()))[0]()
     return Scenario(title=f"seed {seed}", machine=machine, devices=devices, steps=tuple(maker.steps))
+
+
+def make_for(kernel: JudgeKernel, seed: int) -> Scenario:
+    """Return the scenario of a seed for a kernel: what it has no driver for is left out."""
+    block = GIB if "gib" in kernel.folders else 128 * MIB
+    return make(seed, kernel.arch, block=block, dimms=kernel.dimms, virtio_mem=kernel.virtio_mem)

@@ -21,17 +21,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import answers
 from tests.answers import JudgeKernel, Recording
-from tests.judge import judge
-from tests.random_scenarios import make
+from tests.judge import ask, judge
+from tests.random_scenarios import make_for
 from tests.snapshots import Guests
 
 from memhp import scenario
 from memhp.backends.base import QemuURL
-from memhp.checker import differential
 from memhp.checker.differential import Look
 from memhp.errors import MemhpError
 from memhp.scenario import Scenario
-from memhp.units import GIB, MIB
 
 _EACH = 10
 """Answers after which they are written down."""
@@ -46,10 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     kernel = answers.KERNELS[args.kernel]
     if args.what == "ask":
-        ask(kernel, args.number)
+        ask_all(kernel, args.number)
         return 0
     if args.what == "shrink":
-        print(scenario.dumps(shrink(kernel, script_of(kernel, args.number))))
+        print(scenario.dumps(shrink(kernel, make_for(kernel, args.number))))
         return 0
     differs = 0
     for recording in answers.load_random(kernel).values():
@@ -64,36 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     return int(differs > 0)
 
 
-def script_of(kernel: JudgeKernel, seed: int) -> Scenario:
-    """Return the scenario of a seed for a kernel."""
-    block = GIB if "gib" in kernel.folders else 128 * MIB
-    return make(seed, kernel.arch, block=block, dimms=kernel.dimms, virtio_mem=kernel.virtio_mem)
-
-
-def observe(guests: Guests, kernel: JudgeKernel, name: str, script: Scenario) -> Recording:
-    """Ask a real kernel."""
-    url = kernel.url(script, QemuURL)
-    assert isinstance(url, QemuURL)
-    machine = guests.open(url, script.devices)
-    try:
-        observed = tuple(differential.observe(script.steps, machine))
-        release = machine.read("/proc/sys/kernel/osrelease").decode().strip()
-    finally:
-        machine.close()
-    return Recording(kernel=kernel, name=name, script=script, release=release, url=str(url), stale=False, observed=observed)
-
-
-def ask(kernel: JudgeKernel, count: int) -> None:
+def ask_all(kernel: JudgeKernel, count: int) -> None:
     """Ask a kernel the seeds below `count`; those that boot alike together."""
     boots = answers.read_boots(kernel)
     known = answers.load_random(kernel, boots)
-    wanted = [(seed, script_of(kernel, seed)) for seed in range(count) if seed not in known]
+    wanted = [(seed, make_for(kernel, seed)) for seed in range(count) if seed not in known]
     wanted.sort(key=lambda item: (item[1].machine, str(item[1].devices), item[0]))
     begun = time.monotonic()
     with Guests() as guests:
         for number, (seed, script) in enumerate(wanted, 1):
             try:
-                recording = observe(guests, kernel, f"random/{seed}", script)
+                recording = ask(guests, kernel, f"random/{seed}", script)
             except MemhpError as err:
                 print(f"{kernel.name} {seed}: {type(err).__name__}: {err}", flush=True)
                 continue
@@ -121,7 +100,7 @@ def shrink(kernel: JudgeKernel, script: Scenario) -> Scenario:
 
         def differs(candidate: Scenario) -> bool:
             try:
-                return bool(judge(observe(guests, kernel, "random/shrink", candidate)))
+                return bool(judge(ask(guests, kernel, "random/shrink", candidate)))
             except MemhpError:
                 raise
             except Exception:

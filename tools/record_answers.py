@@ -22,11 +22,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import answers
 from tests.answers import JudgeKernel
+from tests.judge import ask
 from tests.snapshots import Guests
 
 from memhp import scenario
 from memhp.backends.base import QemuURL
-from memhp.checker import differential
 from memhp.checker.differential import Look
 from memhp.errors import MemhpError
 from memhp.scenario import Scenario, describe
@@ -78,24 +78,19 @@ def _chosen(name: str, words: list[str]) -> bool:
 
 def record(guests: Guests, kernel: JudgeKernel, name: str, script: Scenario, boots: dict[str, Look]) -> str:
     """Do a scenario on a fresh machine and write the answer down; returns the answers as one line."""
+    recording = ask(guests, kernel, name, script)
     url = kernel.url(script, QemuURL)
     assert isinstance(url, QemuURL)
     key = answers.boot_key(script, url)
-    machine = guests.open(url, script.devices)
-    try:
-        observed = list(differential.observe(script.steps, machine))
-        release = machine.read("/proc/sys/kernel/osrelease").decode().strip()
-    finally:
-        machine.close()
-    look = observed[0].look
+    look = recording.observed[0].look
     remark = ""
     if boots.get(key, look) != look:
         # Firmware may lie elsewhere: then this boot gets a name of its own.
         key, remark = f"{key} {name}", "; not booted as others were"
     boots[key] = look
     answers.write_boots(kernel, boots)
-    answers.save(kernel, name, script, release=release, url=str(url), boot=key, observed=observed)
-    return " ".join(one.answer.word for one in observed[1:]) + remark
+    answers.save(kernel, name, script, release=recording.release, url=recording.url, boot=key, observed=recording.observed)
+    return " ".join(one.answer.word for one in recording.observed[1:]) + remark
 
 
 def show(recording: answers.Recording) -> None:
