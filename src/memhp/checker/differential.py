@@ -28,7 +28,7 @@ from memhp.abi.files import MEMBLOCK, MEMORY, NODE
 from memhp.abi.iomem import IOMEM, read_iomem
 from memhp.abi.memblock import read_memblock
 from memhp.abi.memory import read_memory
-from memhp.abi.zoneinfo import ZONEINFO, read_zoneinfo
+from memhp.abi.zoneinfo import ZONEINFO, ZoneSnapshot, read_zoneinfo
 from memhp.backends import base
 from memhp.backends.base import Answer, Backend
 from memhp.errors import UsageError
@@ -142,10 +142,11 @@ class Watch:
 
     def look(self, *, since_boot: bool) -> Look:
         """Return what is compared, as it is now; `since_boot` adds what can only be told of changes."""
-        found = look(self.machine)
+        zones = read_zoneinfo(self.machine)
+        found = look(self.machine, zones)
         if not since_boot:
             return found
-        for zone in read_zoneinfo(self.machine):
+        for zone in zones:
             present, managed = self.zones.get((int(zone.node), zone.zone), (0, 0))
             row = found.get((ZONEINFO, f"node {zone.node} zone {zone.zone}"))
             if row is not None:
@@ -172,8 +173,8 @@ class Watch:
         return found
 
 
-def look(machine: Backend) -> Look:
-    """Return what a machine shows of its memory."""
+def look(machine: Backend, zones: Sequence[ZoneSnapshot] | None = None) -> Look:
+    """Return what a machine shows of its memory; `zones`, if they have been read already."""
     found: Look = {}
     memory = read_memory(machine)
     found[MEMORY, "block_size_bytes"] = {"value": memory.block_size}
@@ -187,7 +188,7 @@ def look(machine: Backend) -> Look:
         found[f"{MEMBLOCK}/memory", f"{region.base:#x}"] = {"size": region.size, "flags": region.flags}
     for line in read_iomem(machine).system_ram():
         found[IOMEM, f"{line.name} from {line.start:#x}"] = {"last": f"{line.end:#x}"}
-    for zone in read_zoneinfo(machine):
+    for zone in zones if zones is not None else read_zoneinfo(machine):
         if zone.spanned or zone.present:
             found[ZONEINFO, f"node {zone.node} zone {zone.zone}"] = {
                 "start_pfn": zone.start_pfn, "spanned": zone.spanned, "present": zone.present}
