@@ -8,7 +8,7 @@ READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fix bench lab tiny-kernel memblock-oracle docs clean
+.PHONY: help setup run test check fix bench ledger lab tiny-kernel memblock-oracle docs clean
 
 # An environment that was made in another folder does not run in this one: make it anew.
 ifneq ($(wildcard $(READY)),)
@@ -53,6 +53,9 @@ fix: $(READY)  ## Let ruff repair what it can
 
 bench: $(READY)  ## Run the benchmarks; each prints its figure beside its budget
 	$(BIN)/python -m bench $(ARGS)
+
+ledger: $(READY)  ## Hold every line of the model against the recorded kernels; writes docs/fidelity.md and recorded/ledger.json
+	$(BIN)/python -m tools.ledger $(ARGS)
 
 lab: $(READY)  ## Tests against real kernels in QEMU (tests/vm): fetches kernels once, some 200 MiB, then some minutes
 	$(BIN)/memhp vm fetch --all

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from memhp.abi import files as abi
 from memhp.abi.files import MEMORY
@@ -54,12 +54,14 @@ class StepResult:
         step: The verb.
         answer: The machine's answer.
         changed: What changed, in words; empty if nobody asked.
+        unheld: What of a model was passed through that no comparison with a real kernel holds: "mm/sparse.c sparse_init()".
     """
 
     number: int
     step: Step
     answer: Answer
     changed: tuple[str, ...] = ()
+    unheld: tuple[str, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -91,6 +93,8 @@ class StepResult:
             if value:
                 line[key] = value
         line["log"] = list(answer.log)
+        if self.unheld:
+            line["unheld"] = list(self.unheld)
         return line
 
     def check(self) -> StepResult:
@@ -182,6 +186,18 @@ def connect(url: str, devices: Sequence[Device] = ()) -> Machine:
     return Machine(base.open(url, devices))
 
 
+class Watcher(Protocol):
+    """Looks on while a machine works."""
+
+    def take(self) -> tuple[str, ...]:
+        """Return what was passed through since the last time that no comparison with a real kernel holds."""
+        ...
+
+    def close(self) -> None:
+        """Look no more."""
+        ...
+
+
 class Machine:
     """
     One machine: what it shows, and the verbs.
@@ -192,13 +208,15 @@ class Machine:
         block_size: Bytes of a memory block.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, watcher: Watcher | None = None) -> None:
         self.backend = backend
         self.url = backend.url
+        self._watcher = watcher
+        self._unheld: dict[str, None] = {}
         try:
             self.block_size = read_block_size(backend)
         except BaseException:
-            backend.close()
+            self.close()
             raise
 
     def __enter__(self) -> Machine:
@@ -209,6 +227,8 @@ class Machine:
 
     def close(self) -> None:
         """End it; a machine file is complete from here on."""
+        if self._watcher is not None:
+            self._watcher.close()
         self.backend.close()
 
     # Looking
@@ -320,6 +340,22 @@ class Machine:
                 for region in read_iomem(self.backend).system_ram()
             ],
         }
+
+    def unheld(self) -> tuple[str, ...]:
+        """
+        Return what was passed through since it was opened that no comparison with a real kernel holds, booting included.
+
+        Each is a C file and function, "mm/sparse.c sparse_init()". A real kernel has none of it, and a model only where somebody
+        looks on (`checker.ledger.connect()`).
+        """
+        self._passed()
+        return tuple(self._unheld)
+
+    def _passed(self) -> tuple[str, ...]:
+        """Return what was passed through since the last time."""
+        passed = self._watcher.take() if self._watcher is not None else ()
+        self._unheld.update(dict.fromkeys(passed))
+        return passed
 
     def capture(self, directory: str, *, pages: bool = True, progress: Callable[[str], None] | None = None) -> Manifest:
         """
@@ -511,9 +547,11 @@ class Machine:
             UsageError: the machine cannot do this verb.
             BackendError: the machine did not answer.
         """
+        self._passed()
         look = _Watch(self, step) if watch else None
         answer = base.apply(self.backend, step)
-        return StepResult(number, step, answer, look.changed(answer) if look is not None else ())
+        changed = look.changed(answer) if look is not None else ()
+        return StepResult(number, step, answer, changed, self._passed())
 
     def run(self, scenario: Scenario | Sequence[Step], *, watch: bool = False) -> Iterator[StepResult]:
         """

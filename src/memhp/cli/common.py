@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 EXAMPLE = "model:v4.9/x86_64?mem=1G"
 DONE, REFUSED, USAGE, UNREACHABLE, FOUND = range(5)
 """Exit codes."""
+MARK = "†"
+"""Stands behind what passed through lines of the model that no comparison with a real kernel holds."""
+_FEW = 3
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,7 +62,7 @@ def machine_url(args: argparse.Namespace) -> str:
 
 def open_to_change(args: argparse.Namespace, command: str) -> Machine:
     """Open the machine a command is to change: it has no default."""
-    from memhp.machine import connect
+    from memhp.checker.ledger import connect
 
     url = machine_url(args)
     if not url:
@@ -98,6 +101,7 @@ class StepPrinter:
         verb = max((len(describe(step)) for step in steps[:1000]), default=0)
         self._widths = (len(str(len(steps))), min(verb, 72), len("accepted"), 0)
         self.done = self.failed = self.refused = self.unmet = 0
+        self.unheld: dict[str, None] = {}
 
     def print(self, result: StepResult) -> None:
         """Print one result."""
@@ -107,6 +111,7 @@ class StepPrinter:
         self.unmet += not result.met
         self.done += not result.answer.refused
         self.failed += result.answer.refused
+        self.unheld.update(dict.fromkeys(result.unheld))
         if self._json:
             print_json(result.json())
             return
@@ -117,7 +122,8 @@ class StepPrinter:
             remark.append("as expected")
         remark += result.changed
         why = "; ".join(map(printable, remark))
-        cells = (str(result.number), self._describe(result.step), result.answer.word, why)
+        word = f"{result.answer.word}{MARK if result.unheld else ''}"
+        cells = (str(result.number), self._describe(result.step), word, why)
         print(text.line(cells, self._widths, frozenset([0])))
         if self._log:
             for line in result.answer.log:
@@ -164,7 +170,21 @@ def do_steps(machine: Machine, steps: Sequence[Step], *, json: bool, stop: bool 
                 break
     if not json and len(steps) > 1:
         print(f"\n{printer.summary(len(steps))}")
+    if not json and printer.unheld:
+        print(explain_mark(tuple(printer.unheld)))
     return printer.code
+
+
+def explain_mark(unheld: Sequence[str], what: str = "") -> str:
+    """
+    Return the line that says what † is about.
+
+    >>> explain_mark(["mm/a.c a()", "mm/b.c b()", "mm/c.c c()", "mm/d.c d()", "mm/e.c e()"])
+    '† passed through lines of the model that no real kernel was held against: mm/a.c a(), mm/b.c b(), mm/c.c c() and 2 more'
+    """
+    shown = ", ".join(unheld[:_FEW])
+    more = f" and {len(unheld) - _FEW} more" if len(unheld) > _FEW else ""
+    return f"{MARK} {what}passed through lines of the model that no real kernel was held against: {shown}{more}"
 
 
 def printable(text: str) -> str:

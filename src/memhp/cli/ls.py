@@ -130,7 +130,7 @@ def _text(value: object, missing: str = "-") -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
-    from memhp.machine import connect
+    from memhp.checker.ledger import connect
     from memhp.report import text
 
     url = common.machine_url(args)
@@ -154,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             split = [name for name in _SPLITS if name in names]
         unseen = machine.backend.unseen()
+        unheld = machine.unheld()
     if unseen:
         reasons = {why: [what for what, other in unseen.items() if other == why] for why in unseen.values()}
         common.warn("not seen on this machine: " + "; ".join(f"{', '.join(what)} ({why})" for why, what in reasons.items()))
@@ -162,7 +163,8 @@ def run(args: argparse.Namespace) -> int:
     online = size * sum(block.state == "online" for block in blocks)
     totals = {"online": online, "offline": size * len(blocks) - online}
     if json:
-        common.print_json({"memory": [{name.lower(): value for name, value in row.items()} for row in table]})
+        shown = {"memory": [{name.lower(): value for name, value in row.items()} for row in table]}
+        common.print_json({**shown, "unheld": list(unheld)} if unheld else shown)
         return common.DONE
     if args.summary != "only":
         if args.pairs:
@@ -178,6 +180,10 @@ def run(args: argparse.Namespace) -> int:
                 print(line)
     if args.summary in ("always", "only") or (args.summary is None and not (args.pairs or args.raw)):
         _summary(size, totals, args.bytes, blank=args.summary != "only")
+    if unheld and (args.pairs or args.raw):
+        common.warn(common.explain_mark(unheld))
+    elif unheld:
+        print(common.explain_mark(unheld))
     return common.DONE
 
 

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from memhp.cli import common
+
+if TYPE_CHECKING:
+    from memhp.machine import Machine
 
 DEFAULT = "model:v4.9+arm64-rfc-2016/arm64?mem=1G"
 """The machine of a scenario that names none: the mail's."""
@@ -29,7 +33,7 @@ def add_parser(commands: common.Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from memhp import scenario
-    from memhp.machine import connect
+    from memhp.checker.ledger import connect
 
     json = common.as_json(args)
     script = scenario.load(args.scenario)
@@ -38,24 +42,29 @@ def run(args: argparse.Namespace) -> int:
     with connect(url, script.devices) as machine:
         results = machine.run(script, watch=not json)
         if not json:
-            for line in filter(None, (script.title, machine.url)):
+            booted = f"{machine.url}{f' {common.MARK}' if machine.unheld() else ''}"
+            for line in filter(None, (script.title, booted)):
                 print(common.printable(line))
             print()
         for result in results:
             printer.print(result)
             if args.each:
-                show_state(machine.state(), json)
+                show_state(machine, json)
         if json and not args.each:
-            common.print_json(machine.state())
+            show_state(machine, json)
         elif not json:
             print(f"\n{printer.summary(len(script.steps))}")
+            if machine.unheld():
+                print(common.explain_mark(machine.unheld()))
     return printer.code
 
 
-def show_state(state: dict[str, object], json: bool) -> None:
+def show_state(machine: Machine, json: bool) -> None:
     """Print the state of a machine: an object on a line, or tables, indented."""
+    state = machine.state()
     if json:
-        common.print_json(state)
+        unheld = machine.unheld()
+        common.print_json({**state, "unheld": list(unheld)} if unheld else state)
         return
     from memhp.report import text
 
