@@ -9,7 +9,7 @@ its firmware give a machine of that size), a recorded memory map (`map=FILE`), o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
@@ -198,6 +198,17 @@ class Hardware:
 
 _ARM64_HIGH = 256 * GIB
 """Where `virt` begins with its high regions unless the hot-plug window reaches further."""
+
+
+HOT_PLUG_ROOM = 64 * GIB
+"""Bytes of devices that fit into a machine of the lab, beside those that are there at boot."""
+SLOTS = 32
+"""DIMMs that fit."""
+
+
+def room_of(devices: Iterable[int]) -> int:
+    """Return the bytes of devices for which a machine of the lab has room, with virtio-mem devices of these sizes at boot."""
+    return HOT_PLUG_ROOM + sum(-(-size // GIB) * GIB + GIB for size in devices)
 
 
 def window_of(arch: str, ram_end: int) -> int:

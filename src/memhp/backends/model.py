@@ -35,7 +35,7 @@ from memhp.linux.include.acpi_bus import ACPI_NOTIFY_DEVICE_CHECK, ACPI_NOTIFY_E
 from memhp.linux.kernel import workqueue
 from memhp.linux.mm import memory_hotplug
 from memhp.scenario import Add, Device, Offline, Online, Plug, Remove, Resize, Scenario, Step, Unplug, Write
-from memhp.units import MIB, format_size
+from memhp.units import GIB, MIB, format_size
 
 if TYPE_CHECKING:
     from memhp.hardware import Hardware
@@ -277,6 +277,10 @@ class ModelBackend(base.Backend):
     def _place(self, step: Plug) -> tuple[int, str]:
         """Return where a DIMM goes, and what the monitor says if it goes nowhere. One that the guest refused keeps its place."""
         window, limit = self.window(), self.address_limit()
+        if step.addr is not None and self.kernel.tree.block_devices_after_add:
+            # QEMU's window has an end, a GiB for each slot behind the room for devices. Where no address is given there is room.
+            room = hardware.room_of(vm.vdev.region_size for vm in self.kernel.virtio_mem.values())
+            limit = min(limit, window + room + hardware.SLOTS * GIB)
         taken = [(device.start, device.start + device.size, device.id) for device in self.devices()]
         nodes = self._hardware.monitor_nodes or self._hardware.possible_nodes
         if step.node >= nodes:

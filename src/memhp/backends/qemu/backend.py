@@ -211,10 +211,8 @@ class Virtual(base.Backend):
 
     def settle(self) -> None:
         """
-        Return when neither memory blocks nor System RAM have changed for a while.
-
-        The driver adds blocks after it has told QEMU, and removes them after that, too, first the block, then what is known of
-        its memory.
+        Return when neither memory blocks nor System RAM have changed for a while: the driver adds blocks after it has told QEMU,
+        and removes them after that, too, first the block, then what is known of its memory.
         """
         deadline = time.monotonic() + DEVICE_TIMEOUT
         before: list[tuple[str, bytes]] = []

@@ -25,16 +25,13 @@ from pathlib import Path
 
 from memhp.backends.qemu.images import Kernel, initramfs
 from memhp.errors import BackendError, UsageError
+from memhp.hardware import SLOTS, room_of
 from memhp.units import GIB, KIB, MIB, format_size
 
 BINARY = {"arm64": "qemu-system-aarch64", "x86_64": "qemu-system-x86_64"}
 PACKAGE = {"arm64": "qemu-system-arm", "x86_64": "qemu-system-x86"}
 FIRMWARE = ("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd", "/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/edk2/aarch64/QEMU_EFI.fd")
 FIRMWARE_PACKAGE = "qemu-efi-aarch64"
-HOT_PLUG_ROOM = 64 * GIB
-"""Bytes of addresses behind RAM for devices."""
-SLOTS = 32
-"""DIMMs that fit."""
 CONSOLE_KEPT = 64 * KIB
 """Bytes of the console that are remembered."""
 
@@ -142,7 +139,7 @@ def command(guest: Guest, initrd: Path, monitor: int, port: int) -> list[str]:
         words += ["-machine", "virt,gic-version=3,acpi=on", "-bios", uefi]
     else:
         words += ["-machine", "q35"]
-    room = HOT_PLUG_ROOM + sum(-(-device.max // GIB) * GIB + GIB for device in guest.devices)
+    room = room_of(device.max for device in guest.devices)
     words += ["-smp", str(guest.smp), "-m", f"size={guest.mem // MIB}M,slots={SLOTS},maxmem={(guest.mem + room) // MIB}M"]
     for nid, size in enumerate(guest.nodes):
         memory = f",memdev=ram{nid}" if size else ""
