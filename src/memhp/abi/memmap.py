@@ -26,6 +26,7 @@ from memhp.abi import buddyinfo, capture, iomem, kpageflags, meminfo, memory, zo
 from memhp.abi import files as abi
 from memhp.abi import memblock as mb
 from memhp.abi.files import MEMBLOCK, Files
+from memhp.abi.record import LOG
 from memhp.errors import KernelError, UsageError
 from memhp.hardware import PAGE_TAIL, Footprint, Hardware, MemoryRange, PageKind, RecordedPages, Region
 from memhp.units import MIB, format_size
@@ -40,6 +41,7 @@ _HEADING = re.compile(r"(?:==+|##*|--) *(/?[\w/.]+):?(?: .*)?|(/[\w/.]+|memory|r
 _OTHER_HEADING = re.compile(r"(?:==|#)")
 _IOMEM_LINE = re.compile(r" *[0-9a-f]{1,16}-[0-9a-f]{1,16} : ")
 _ARCHES = ("arm64", "x86_64")
+_CMA = re.compile(r"^cma: Reserved ([0-9]{1,6}) MiB at (0x[0-9a-f]{1,16})", re.MULTILINE)
 _IS_RESERVED = bytes(value & ~PAGE_TAIL == PageKind.RESERVED for value in range(256))
 _WIDE = 128 * MIB
 _PC_LOW = 1 << 20
@@ -212,7 +214,7 @@ def hardware_from_files(
     given_back = _merge(freed) or _merge(_init_memory(arch, children, page_size))
     pages = _pages(files, spans, page_size)
     if kept:
-        reserved = _merge((r.base, r.end) for r in kept)
+        reserved = _without(_merge((r.base, r.end) for r in kept), _cma(files))
         # What memblock does not list any more it got back, too: to boot it was free, then.
         given_back = tuple(
             (start, end) for start, end in given_back if any(low <= start and end <= high for low, high in reserved))
@@ -260,6 +262,20 @@ def _merge(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
         else:
             joined.append((start, end))
     return tuple(joined)
+
+
+def _cma(files: Files) -> list[tuple[int, int]]:
+    """Return the areas that the kernel's log says CMA took: a kernel that boots on this machine takes them anew."""
+    log = abi.read_optional(files, LOG) or ""
+    return [(int(at, 16), int(at, 16) + int(size) * MIB) for size, at in _CMA.findall(log)]
+
+
+def _without(ranges: tuple[tuple[int, int], ...], holes: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Cut holes out of ranges."""
+    for low, high in holes:
+        parts = ([(start, min(end, low)), (max(start, high), end)] for start, end in ranges)
+        ranges = tuple((start, end) for pair in parts for start, end in pair if start < end)
+    return ranges
 
 
 def _init_memory(arch: str, children: tuple[Region, ...], page_size: int) -> list[tuple[int, int]]:

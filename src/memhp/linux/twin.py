@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 from typing import TYPE_CHECKING
 
@@ -125,10 +125,13 @@ def _pieces(k: Kernel) -> Iterator[Piece]:
 
 
 def _by_zone(k: Kernel, recorded: RecordedPages, start: int, end: int) -> Iterator[Piece]:
+    """The pieces of [start, end), inside one section; struct pages beside a zone, which are no memory, are one of their own."""
+    edges = {pfn for zone in page_alloc._zones(k) for pfn in (zone.zone_start_pfn, mmzone.zone_end_pfn(zone))}
     for low, high, valid in mmzone.pfn_valid_runs(k, start, end):
         if not valid:
             continue
-        for first, stop in page_alloc._zone_pieces(k, low, high):
+        cuts = sorted({low, high, *(pfn for pfn in edges if low < pfn < high)})
+        for first, stop in pairwise(cuts):
             zone = mm.page_zone(k, first)
             if zone.free_area is None:
                 continue
@@ -183,12 +186,13 @@ def _uses(k: Kernel, pfn: int, kinds: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A pageblock: its first pfn, and how many of its pages stay where they are, move, are slab, are not free."""
+    """A pageblock: its first pfn, and how many of its pages stay where they are, move, are slab, are reserved, are not free."""
 
     pfn: int
     stay: int
     move: int
     slab: int
+    reserved: int
     used: int
 
 
@@ -196,30 +200,35 @@ def _choose_migratetypes(k: Kernel, pieces: list[Piece]) -> None:
     """
     Give each pageblock a migratetype that fits what lies in it.
 
-    As many as were recorded are unmovable and reclaimable, those with the most pages that do not move first. Without such a
-    record a pageblock is unmovable if fewer pages in it move than do not. Isolated ones and others of a kind of their own stay
-    what they are. Source: none
+    As many as were recorded are unmovable and reclaimable, those with the most pages that do not move first. Whether reserved
+    pages count among these depends on the kernel: as it fits the pages in use that were recorded. Without such a record a
+    pageblock is unmovable if fewer pages in it move than do not. Isolated ones and others of a kind of their own stay what they
+    are. Source: none
     """
     found: dict[tuple[int, str], list[_Block]] = {}
     for zone, pfn, kinds in _blocks(k, pieces):
         if page_alloc.get_pageblock_migratetype(k, pfn) in (MIGRATE_UNMOVABLE, MIGRATE_MOVABLE, MIGRATE_RECLAIMABLE):
             plain = kinds.translate(_PLAIN)
             stay, move = (sum(map(plain.count, group)) for group in (_UNMOVABLE, _MOVABLE))
-            block = _Block(pfn, stay, move, plain.count(PageKind.SLAB), k.pageblock_nr_pages - plain.count(PageKind.FREE))
+            block = _Block(
+                pfn, stay, move, plain.count(PageKind.SLAB), plain.count(PageKind.RESERVED),
+                k.pageblock_nr_pages - plain.count(PageKind.FREE))
             found.setdefault((zone.nid, zone.name), []).append(block)
     for (nid, name), blocks in found.items():
-        blocks.sort(key=lambda block: (block.move - block.stay, block.pfn))
-        unmovable, _ = k.hardware.pageblocks.get((nid, name, "Unmovable"), (-1, 0))
+        unmovable, used_unmovable = k.hardware.pageblocks.get((nid, name, "Unmovable"), (-1, 0))
         reclaimable, used = k.hardware.pageblocks.get((nid, name, "Reclaimable"), (-1, 0))
         if unmovable < 0 or reclaimable < 0:
             unmovable, reclaimable = sum(block.stay > block.move for block in blocks), 0
-        stays = blocks[: unmovable + reclaimable]
-        chosen = _reclaimable(stays, reclaimable, used)
-        for block in blocks[unmovable + reclaimable :]:
-            page_alloc.set_pageblock_migratetype(k, block.pfn, MIGRATE_MOVABLE)
-        for block in stays:
-            page_alloc.set_pageblock_migratetype(
-                k, block.pfn, MIGRATE_RECLAIMABLE if block in chosen else MIGRATE_UNMOVABLE)
+        orders = [
+            sorted(blocks, key=lambda block: (block.move - block.stay, block.pfn)),
+            sorted(blocks, key=lambda block: (block.move - block.stay - block.reserved, block.pfn)),
+        ]
+        number, total = unmovable + reclaimable, used_unmovable + used
+        order = min(orders, key=lambda order: abs(sum(block.used for block in order[:number]) - total))
+        chosen = _reclaimable(order[:number], reclaimable, used)
+        for place, block in enumerate(order):
+            stays = MIGRATE_RECLAIMABLE if block in chosen else MIGRATE_UNMOVABLE
+            page_alloc.set_pageblock_migratetype(k, block.pfn, stays if place < number else MIGRATE_MOVABLE)
 
 
 def _reclaimable(blocks: list[_Block], number: int, used: int) -> list[_Block]:
