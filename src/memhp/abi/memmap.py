@@ -201,7 +201,7 @@ def hardware_from_files(
         tree = iomem.Iomem(())
     ram = [region for region in tree.regions if region.name == iomem.SYSTEM_RAM]
     if listed:
-        spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r)) for r in listed if r.size >= page_size]
+        spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r, ram)) for r in listed if r.size >= page_size]
     else:
         spans = [r for r in (MemoryRange(r.start, r.end + 1) for r in ram) if _whole(r, page_size).size > 0]
     if not spans:
@@ -244,7 +244,10 @@ def hardware_from_files(
     )
 
 
-def _flags(region: mb.MemblockRegion) -> tuple[str, ...]:
+def _flags(region: mb.MemblockRegion, ram: list[Region]) -> tuple[str, ...]:
+    """Return memblock's flags; where a kernel does not print them, memory that is no System RAM is not mapped."""
+    if region.flags is None and ram and not any(r.start < region.end and region.base <= r.end for r in ram):
+        return ("NOMAP",)
     return tuple(name for name in region.flags or () if name in ("NOMAP", "HOTPLUG", "MIRROR"))
 
 
