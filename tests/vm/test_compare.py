@@ -13,8 +13,9 @@ import pytest
 from tests.vm.conftest import KERNELS, need
 
 from memhp import scenario
-from memhp.abi import capture
+from memhp.abi import capture, kpageflags
 from memhp.abi.files import MEMORY, NODE
+from memhp.abi.zoneinfo import read_zoneinfo
 from memhp.backends import base
 from memhp.backends.base import Backend
 from memhp.backends.qemu import backend, images
@@ -22,6 +23,7 @@ from memhp.backends.qemu.backend import QemuBackend
 from memhp.checker import differential
 from memhp.cli import main
 from memhp.errors import BackendError
+from memhp.hardware import PAGE_TAIL, PageKind
 from memhp.machine import Machine
 from memhp.scenario import Device, Offline, Online, Plug, Resize, Scenario, Unplug
 from memhp.units import GIB, MIB
@@ -96,6 +98,54 @@ def test_call_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for line, name in zip(lines[1:], ran, strict=True):
         assert "" == line["calls"]["difference"]
         assert name in line["calls"]["common"]
+
+
+CALLS_KNOWN = (
+    "mhp_supports_memmap_on_memory, call 1", "__pageblock_pfn_to_page, call 1", "setup_per_zone_wmarks, call 2",
+    "init_per_zone_wmark_min, call 5",
+)  # fmt: skip
+"""Where the model's calls are not the real kernel's yet."""
+
+
+def test_a_model_beside_a_real_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """
+    The model boots as the twin of a guest, and a DIMM comes online on both.
+
+    Nothing that is seen differs, and every function that both have is called in the same order and nesting, known places aside.
+    """
+    script = tmp_path / "come.toml"
+    steps = (Plug(id="d1", size=256 * MIB), Online(block="d1:1", to="online_movable"), Online(block="d1:0"), Online(block="d1:0"))
+    script.write_text(scenario.dumps(Scenario(steps=steps)))
+    url = f"{need(KERNELS['arm64-6.12'])}?{OFFLINE}"
+    main(["compare", url, "model:v6.12/arm64", "--scenario", str(script), "--calls", "--json"])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [("accepted", "accepted"), ("ok", "ok"), ("ok", "ok"), ("EINVAL", "EINVAL")] == [
+        (line["first"], line["second"]) for line in lines[1:]]
+    found = [difference for line in lines for difference in line["differences"]]
+    assert [] == [difference for difference in found if difference["file"] != "calls"]
+    assert [] == [row["item"] for row in found if not any(known in row["item"] for known in CALLS_KNOWN)]
+    for line, name in zip(lines[1:4], ("add_memory_resource", "online_pages", "online_pages"), strict=True):
+        assert name in line["calls"]["common"]
+        assert len(line["calls"]["common"]) > 10
+        assert "__cond_resched" in line["calls"]["not_modelled"][0]
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "arm64-newest"])
+def test_the_twin_of_a_guest(name: str, boot: Callable[..., Backend], tmp_path: Path) -> None:
+    """Pages by kind, zones by managed and free pages: the model stands as the guest stood when it was recorded."""
+    url = f"{KERNELS[name]}{'&' if '?' in KERNELS[name] else '?'}mem=2G"
+    Machine(boot(url)).capture(str(tmp_path / "capture"))
+    real = base.open(f"capture:{tmp_path / 'capture'}")
+    release, arch = KERNELS[name].removeprefix("qemu:").partition("?")[0].split("/")
+    page = "&page=16K" if "16k" in name else ""
+    twin = base.open(f"model:{release}/{arch}?capture={tmp_path / 'capture'}{page}")
+    plain = bytes(value & ~PAGE_TAIL for value in range(256))
+    end = 4 * GIB // (16384 if page else 4096)
+    kinds = kpageflags.read_kinds(real, 0, end).translate(plain)
+    assert kinds == kpageflags.read_kinds(twin, 0, end)[: len(kinds)].translate(plain)
+    assert kinds.count(PageKind.FREE) == sum(zone.free for zone in read_zoneinfo(twin))
+    zones = [{zone.zone: zone.managed for zone in read_zoneinfo(machine) if zone.present} for machine in (real, twin)]
+    assert zones[0] == zones[1]
 
 
 @contextlib.contextmanager

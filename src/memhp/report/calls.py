@@ -372,6 +372,7 @@ class Comparison:
         common: Functions that occur in both.
         kernel_only: Functions of the recording that the model does not have: not modelled.
         model_only: Functions of the model that this recording cannot show: inlined by the compiler or left out by the tracer.
+        differences: All of them, the first included.
         inlined: (caller, function) of one C file, where the model calls a function that the kernel shows elsewhere only: the
             compiler made a copy of its own there.
     """
@@ -381,6 +382,7 @@ class Comparison:
     kernel_only: tuple[str, ...]
     model_only: tuple[str, ...]
     inlined: tuple[tuple[str, str], ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -423,20 +425,23 @@ def compare(
     # something else that the caller runs, too: then the call that the model shows was inlined.
     doubtful = shown - pairs(recorded)
     whole, right = splice(model, known, opaque=opaque), _Shape("", _shape(theirs))
-    inlined: set[tuple[str, str]] = set()
-    last: _Parting | None = None
-    while True:
+
+    def attempt(shown: Collection[tuple[str, str]]) -> tuple[list[_Parting], set[tuple[str, str]]]:
         ours, found = _inline(whole, None, shown)
-        parting = _part(_Shape("", _shape(ours)), right, ())
-        if last is not None and parting is not None and parting.place <= last.place:
-            parting = last                                     # that did not explain it
+        return list(_partings(_Shape("", _shape(ours)), right, ())), found
+
+    partings, inlined = attempt(shown)
+    while True:
+        pair = next((parting.pair for parting in partings if parting.pair in doubtful), None)
+        if pair is None:
             break
-        inlined, last = found, parting
-        if parting is None or (*parting.path[-1:], parting.ours) not in doubtful & shown:
-            break
-        shown = shown - {(parting.path[-1], parting.ours)}
+        doubtful.discard(pair)
+        fewer, found = attempt(shown - {pair})
+        if len(fewer) < len(partings) or (fewer and fewer[0].place > partings[0].place):
+            partings, inlined, shown = fewer, found, shown - {pair}
     return Comparison(
-        difference=parting.words if parting is not None else "",
+        difference=partings[0].words if partings else "",
+        differences=tuple(parting.words for parting in partings),
         common=tuple(sorted(names(model) & names(recorded) & has_kernel)),
         kernel_only=tuple(sorted((names(recorded) & has_kernel) - has_model)),
         model_only=tuple(sorted(names(model) - has_kernel)),
@@ -488,30 +493,32 @@ class _Parting:
     ours: str
     words: str
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Who calls whom in the model there."""
+        return self.path[-1] if self.path else "", self.ours
 
-def _part(model: _Shape, kernel: _Shape, path: tuple[str, ...], place: tuple[int, ...] = ()) -> _Parting | None:
-    """Return the first difference below two calls of the same name, or None."""
-    for i in range(max(len(model.children), len(kernel.children))):
-        ours = model.children[i] if i < len(model.children) else None
-        theirs = kernel.children[i] if i < len(kernel.children) else None
-        if ours is not None and theirs is not None and ours.name == theirs.name:
-            deeper = _part(ours, theirs, (*path, ours.name), (*place, i))
-            if deeper is not None:
-                return deeper
+
+def _partings(model: _Shape, kernel: _Shape, path: tuple[str, ...], place: tuple[int, ...] = ()) -> Iterator[_Parting]:
+    """Yield every difference below two calls of the same name; below calls that only one of them makes nothing is compared."""
+    ours, theirs = ([call.name for call in shape.children] for shape in (model, kernel))
+    for tag, a, b, c, d in SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
+        if tag == "equal":
+            for i, j in zip(range(a, b), range(c, d), strict=True):
+                yield from _partings(model.children[i], kernel.children[j], (*path, ours[i]), (*place, i))
             continue
         words = (
-            f"in {' > '.join(path) or 'the start of the trace'}, call {i + 1}: "
-            f"the kernel {_ran(theirs, kernel, i)}, the model {_ran(ours, model, i)}\n"
-            f"  kernel: {_context(kernel, i)}\n"
-            f"  model:  {_context(model, i)}"
+            f"in {' > '.join(path) or 'the start of the trace'}, call {a + 1}: "
+            f"the kernel {_ran(kernel, c)}, the model {_ran(model, a)}\n"
+            f"  kernel: {_context(kernel, c)}\n"
+            f"  model:  {_context(model, a)}"
         )
-        return _Parting((*place, i), path, ours.name if ours is not None else "", words)
-    return None
+        yield _Parting((*place, a), path, ours[a] if a < len(ours) else "", words)
 
 
-def _ran(call: _Shape | None, parent: _Shape, i: int) -> str:
-    if call is not None:
-        return f"enters {call.name}()"
+def _ran(parent: _Shape, i: int) -> str:
+    if i < len(parent.children):
+        return f"enters {parent.children[i].name}()"
     return f"returns after {parent.children[i - 1].name}()" if i else "calls nothing"
 
 

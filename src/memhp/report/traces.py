@@ -84,13 +84,13 @@ class Ran:
         ran = [" ".join(call.name for call in trees) for trees in (self.first, self.second)]
         if ran[0] != ran[1]:
             return [Difference("calls", "what ran", "", ran[0] or "nothing", ran[1] or "nothing", step)]
-        words = self.comparison.difference
-        if not words:
-            return []
-        sides = dict(re.findall(r"\n *(kernel|model): *(.*)", words))
         names = ("kernel", "model") if self.swapped else ("model", "kernel")
-        place = words.splitlines()[0].replace(f"the {names[0]}", "the first").replace(f"the {names[1]}", "the second")
-        return [Difference("calls", f"{place}, order", "of calls", sides.get(names[0], ""), sides.get(names[1], ""), step)]
+        found = []
+        for words in self.comparison.differences:
+            sides = dict(re.findall(r"\n *(kernel|model): *(.*)", words))
+            place = words.splitlines()[0].replace(f"the {names[0]}", "the first").replace(f"the {names[1]}", "the second")
+            found.append(Difference("calls", f"{place}, order", "of calls", sides[names[0]], sides[names[1]], step))
+        return found
 
     @property
     def _only(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
