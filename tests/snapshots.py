@@ -9,17 +9,19 @@ a look by one script, and answers from that until the guest is told to do someth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import os
 import shlex
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from memhp.abi import kpageflags
+from memhp.abi import kpageflags, record
 from memhp.abi.files import MEMBLOCK, MEMORY, NODE
+from memhp.abi.memory import read_block_size
 from memhp.abi.record import PARAMETERS
 from memhp.backends import base
 from memhp.backends.base import Outcome, PluggedDevice, QemuURL
@@ -34,14 +36,29 @@ _SCRIPT = f"""
 cd {MEMORY}
 grep -s '' $PWD/block_size_bytes $PWD/auto_online_blocks $PWD/memory[0-9]*/state $PWD/memory[0-9]*/valid_zones \\
 $PWD/memory[0-9]*/removable $PWD/memory[0-9]*/phys_index $PWD/memory[0-9]*/phys_device $PWD/memory[0-9]*/online \\
-{PARAMETERS}/* {NODE}/possible {NODE}/online {NODE}/has_memory {NODE}/has_normal_memory \
+{PARAMETERS}/* {NODE}/possible {NODE}/online {NODE}/has_memory {NODE}/has_normal_memory \\
 /proc/zoneinfo /proc/iomem {MEMBLOCK}/memory
 for d in /proc {MEMORY} {NODE} {NODE}/node[0-9]* {MEMORY}/memory[0-9]* {PARAMETERS} {PARAMETERS.rpartition("/")[0]} {MEMBLOCK}; do
     [ -d $d ] && echo "=$d" $d/*
 done
-echo ==
+echo =log
 dmesg
+ranges=
+for b in memory[0-9]*; do
+    b=${{b#memory}}
+    case "$boot" in *" $b "*) continue ;; esac
+    if [ "$b" = "$next" ]; then count=$((count + 1)); else ranges="$ranges $first,$count"; first=$b; count=1; fi
+    next=$((b + 1))
+done
+ranges="$ranges $first,$count"
+echo "=pages$ranges"
+[ "$first" ] && for r in $ranges; do
+    [ "$r" != , ] && dd if={kpageflags.KPAGEFLAGS} bs=65536 iflag=skip_bytes,count_bytes \\
+        skip=$((${{r%,*}} * size)) count=$((${{r#*,}} * size)) 2>/dev/null
+done | gzip -1
+true
 """
+"""What a look needs: files, names in folders, the log, and the flags of the pages of blocks that were added, packed."""
 _RESTORE_TIMEOUT = 60.0
 
 
@@ -99,24 +116,48 @@ class Snapshots(base.Backend):
         self._files: dict[str, bytes] = {}
         self._folders: dict[str, list[str]] = {}
         self._flags: list[tuple[int, bytes]] = []
-        self._boot = self._blocks()
+        self._boot: set[int] = set()
+        self._flags_size = 0
+        self._take()
+        self._boot = {int(name[6:]) for name in self._folders[MEMORY] if name[6:].isdigit()}
+        self._flags_size = read_block_size(self) // record.page_size(self) * 8
+        self._forget()
 
     def _take(self) -> None:
         if self._folders:
             return
-        _, data = self.guest.guest.run(_SCRIPT)
-        lines = data.decode("utf-8", "backslashreplace").splitlines()
-        end = lines.index("==")
+        boot = " ".join(map(str, sorted(self._boot)))
+        code, data = self.guest.guest.run(f"boot=' {boot} '\nsize={self._flags_size}\n{_SCRIPT}")
+        text, _, rest = data.partition(b"\n=pages")
+        ranges, _, packed = rest.partition(b"\n")
+        if code or not rest:
+            raise BackendError(f"{self.url}: cannot be looked at", output=data.decode("utf-8", "replace")[-1000:])
+        lines = text.decode("utf-8", "backslashreplace").splitlines()
+        end = lines.index("=log")
         found: dict[str, list[str]] = {}
         for line in lines[:end]:
             if line.startswith("="):
                 folder, *names = line[1:].split(" ")
                 self._folders[folder] = [name.rpartition("/")[2] for name in names]
             else:
-                path, _, text = line.partition(":")
-                found.setdefault(path, []).append(text)
+                path, _, content = line.partition(":")
+                found.setdefault(path, []).append(content)
+        self._files = {path: ("\n".join(contents) + "\n").encode() for path, contents in found.items()}
         self.guest.take_log(lines[end + 1 :])
-        self._files = {path: ("\n".join(texts) + "\n").encode() for path, texts in found.items()}
+        flags = gzip.decompress(packed) if packed else b""
+        pieces = [tuple(map(int, word.split(","))) for word in ranges.decode().split() if word != ","]
+        if len(flags) == sum(count for _, count in pieces) * self._flags_size:         # else the file ends inside one
+            for first, count in pieces:
+                self._flags.append((first * self._flags_size, flags[: count * self._flags_size]))
+                flags = flags[count * self._flags_size :]
+
+    @contextlib.contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Something is done to the guest: what was read counts until then."""
+        try:
+            yield
+        finally:
+            self._forget()
 
     def _forget(self) -> None:
         self._files, self._folders, self._flags = {}, {}, []
@@ -132,64 +173,39 @@ class Snapshots(base.Backend):
         return data[offset:] if size < 0 else data[offset : offset + size]
 
     def _pages(self, offset: int, size: int) -> bytes:
-        """
-        Return a piece of kpageflags. All blocks that were added are read at once, packed on the way: equal entries cost next to
-        nothing.
-        """
+        self._take()
         for start, data in self._flags:
             if start <= offset and offset + size <= start + len(data):
                 return data[offset - start : offset - start + size]
-        # The blocks that touch are read in one go; `size` is what one of them takes.
-        pieces: list[list[int]] = []
-        for number in sorted(self._blocks() - self._boot | {offset // size}):
-            if pieces and pieces[-1][0] + pieces[-1][1] == number * size:
-                pieces[-1][1] += size
-            else:
-                pieces.append([number * size, size])
-        words = [
-            f"dd if={kpageflags.KPAGEFLAGS} bs=65536 iflag=skip_bytes,count_bytes skip={start} count={length}"
-            for start, length in pieces
-        ]
-        code, packed = self.guest.guest.run(f"({'; '.join(words)}) 2>/dev/null | gzip -1")
-        if code:
-            raise BackendError(f"{self.url}: {kpageflags.KPAGEFLAGS} cannot be read")
-        data = gzip.decompress(packed)
-        if len(data) != sum(length for _, length in pieces):    # the file ends inside one: read it alone
-            return self.guest.read(kpageflags.KPAGEFLAGS, offset, size)
-        for start, length in pieces:
-            self._flags.append((start, data[:length]))
-            data = data[length:]
-        return self._pages(offset, size)
-
-    def _blocks(self) -> set[int]:
-        self._take()
-        return {int(name[6:]) for name in self._folders[MEMORY] if name[6:].isdigit()}
+        return self.guest.read(kpageflags.KPAGEFLAGS, offset, size)
 
     def listdir(self, path: str) -> list[str]:
         self._take()
         return list(self._folders[path]) if path in self._folders else self.guest.listdir(path)
 
     def write(self, path: str, text: str) -> None:
-        self._forget()
-        self.guest.write(path, text)
+        with self._acting():
+            self.guest.write(path, text)
 
     def log(self, start: int = 0) -> list[str]:
+        self._take()
         return self.guest.log(start)
 
     def log_length(self) -> int:
+        self._take()
         return self.guest.log_length()
 
     def plug(self, *, id: str, size: int, kind: str = "dimm", node: int = 0, addr: int | None = None) -> Outcome:
-        self._forget()
-        return self.guest.plug(id=id, size=size, kind=kind, node=node, addr=addr)
+        with self._acting():
+            return self.guest.plug(id=id, size=size, kind=kind, node=node, addr=addr)
 
     def unplug(self, id: str) -> Outcome:
-        self._forget()
-        return self.guest.unplug(id)
+        with self._acting():
+            return self.guest.unplug(id)
 
     def resize(self, id: str, size: int) -> Outcome:
-        self._forget()
-        return self.guest.resize(id, size)
+        with self._acting():
+            return self.guest.resize(id, size)
 
     def devices(self) -> list[PluggedDevice]:
         return self.guest.devices()
