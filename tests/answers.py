@@ -297,19 +297,16 @@ def _line(data: object) -> str:
 # What can be told without knowing where the kernel put its own pages
 
 
-def decidable(recording: Recording) -> int:
+def by_luck(observed: Sequence[Observed], number: int) -> bool:
     """
-    Return how many steps a machine can be asked that does not know where the kernel's own pages lie.
+    Return whether a step asks something of blocks that may hold pages of the kernel: its allocations decide what it answers.
 
-    A block of a kernel zone that could not go offline (EBUSY), and a device with such blocks that could not leave, hold pages of
-    the kernel. Whether they do is decided by its allocations, so the steps from there on are set aside.
+    A block of a kernel zone that shall go offline, and a device with such blocks that shall leave or shrink, are that.
     """
-    for one in recording.observed[1:]:
-        before = recording.observed[one.number - 1].look
-        held = one.answer.word in ("EBUSY", "refused", "pending")
-        if held and any(_kernel_zone(before, item) for item in _leaving(one, before)):
-            return one.number - 1
-    return len(recording.observed) - 1
+    if number == 0:
+        return False
+    before = observed[number - 1].look
+    return any(_kernel_zone(before, item) for item in _leaving(observed[number], before))
 
 
 def _leaving(one: Observed, look: Look) -> list[str]:

@@ -48,7 +48,7 @@ def _random(kernel: str) -> list[Recording]:
 def differing(recording: Recording) -> str:
     """Return in words where the model differs from a kernel, and how to see it again; "" if it does not."""
     try:
-        found = [str(difference) for difference in judge(recording)]
+        found = [str(difference) for difference in judge(recording).found]
     except Exception as err:
         if not known(recording):
             raise

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests import answers
 from tests.answers import Recording
-from tests.judge import KNOWN, boots, judge, replay
+from tests.judge import KNOWN, Verdict, boots, judge, replay
 
 HEAD = """\
 # SPDX-License-Identifier: GPL-2.0-only
@@ -42,14 +42,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--add", metavar="CAUSE", help="add what differs, with its cause")
     args = parser.parse_args(argv)
     known = read_known()
-    unknown = checked = 0
+    unknown = checked = compared = aside = 0
     skipped = {name: why for name, kernel in answers.KERNELS.items() if (why := boots(kernel))}
     for recording in recordings(args.names):
         where = f"{recording.kernel.name}/{recording.name}"
         if recording.kernel.name in skipped:
             continue
-        found = differences(recording)
+        verdict, found = differences(recording)
         checked += 1
+        compared += verdict.compared
+        aside += verdict.aside
         cause = known.get(where, "")
         if not found:
             if cause:
@@ -69,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
                 print(f"    {replay(recording)}")
     for kernel, why in skipped.items():
         print(f"{kernel}: {why}")
-    print(f"{checked} asked; {unknown} differ and are not known, {len(known)} are")
+    print(f"{checked} scenarios asked: {compared} steps compared, {aside} set aside")
+    print(f"{unknown} differ and are not known, {len(known)} are")
     if args.strike or args.add:
         write_known(known, [name for name in answers.KERNELS if name not in skipped])
     return int(unknown > 0)
@@ -87,12 +90,13 @@ def recordings(names: list[str]) -> Iterator[Recording]:
                     yield recording
 
 
-def differences(recording: Recording) -> list[str]:
-    """Return in words where the model differs; an exception of the model is a difference."""
+def differences(recording: Recording) -> tuple[Verdict, list[str]]:
+    """Return how the model did, and in words where it differs; an exception of the model is a difference."""
     try:
-        return [str(difference) for difference in judge(recording)]
+        verdict = judge(recording)
     except Exception as err:
-        return [repr(err)]
+        return Verdict((), 0, 0), [repr(err)]
+    return verdict, [str(difference) for difference in verdict.found]
 
 
 def read_known() -> dict[str, str]:

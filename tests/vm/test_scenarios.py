@@ -12,13 +12,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests import answers
-from tests.judge import ask, judge, known, modelled, replay
+from tests.judge import ask, compare, judge, known, modelled, replay
 from tests.random_scenarios import make_for
 from tests.snapshots import Guests
 from tests.vm.conftest import ON, need
 
 from memhp.backends.base import QemuURL
-from memhp.checker import differential
 
 ALL = os.environ.get("MEMHP_LAB_SCENARIOS") == "all"
 SEEDS = int(os.environ.get("MEMHP_LAB_SEEDS", "3"))
@@ -45,16 +44,14 @@ def _asked() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("kernel", "name"), list(_asked()))
 def test_a_kernel_answers_as_recorded(kernel: str, name: str, guests: Guests) -> None:
-    """What is kept as data is what the kernel says today; steps from the first that its own allocations decide are left out."""
+    """What is kept as data is what the kernel says today; what its own allocations decide is set aside."""
     judged = answers.KERNELS[kernel]
     recording = answers.load(judged, name) if ON else None
     if recording is None or recording.stale:
         pytest.skip("needs QEMU and real kernels: make lab runs it" if not ON else f"{kernel} was not asked {name} yet")
     need(recording.url)
     now = ask(guests, judged, name, recording.script)
-    steps = min(answers.decidable(recording), answers.decidable(now)) + 1
-    compared = differential.compare_observed(now.observed[:steps], recording.observed[:steps])
-    assert [] == [str(difference) for step in compared for difference in step.found]
+    assert [] == [str(difference) for difference in compare(now.observed, recording.observed).found]
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + SEEDS))
@@ -68,7 +65,7 @@ def test_a_kernel_and_its_model(kernel: str, seed: int, guests: Guests) -> None:
     url = judged.url(script, QemuURL)
     need(str(url))
     now = ask(guests, judged, f"random/{seed}", script)
-    found = [str(difference) for difference in judge(now)]
+    found = [str(difference) for difference in judge(now).found]
     if cause := known(now):
         pytest.xfail(cause)
     assert not found, "\n".join([*found, replay(now), f"python tools/random_answers.py shrink {kernel} {seed}"])
