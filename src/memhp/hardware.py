@@ -154,7 +154,7 @@ class Hardware:
         page_size: Bytes.
         cpus: Online CPUs.
         possible_nodes: Node ids that may ever exist, to the kernel.
-        monitor_nodes: Nodes that the monitor knows, one of which each device says it belongs to; 0: as many as the kernel.
+        pxm_nodes: To the kernel, the node of each of the monitor's nodes; -1: it has none for it. Empty: they are the same.
         footprint: Pages in use once the machine has booted.
         window: First address of the hot-plug window; DIMMs are placed from here on.
         origin: Where all this comes from, in words.
@@ -175,7 +175,7 @@ class Hardware:
     page_size: int = 4096
     cpus: int = 1
     possible_nodes: int = 1
-    monitor_nodes: int = 0
+    pxm_nodes: tuple[int, ...] = ()
     footprint: Footprint = field(default_factory=Footprint)
     window: int = 0
     origin: str = ""
@@ -189,6 +189,11 @@ class Hardware:
     def ram_end(self) -> int:
         """One past the last byte of memory."""
         return max((r.end for r in self.memory), default=0)
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes the monitor knows; each device says which it belongs to."""
+        return len(self.pxm_nodes) or self.possible_nodes
 
     @property
     def total(self) -> int:
@@ -480,7 +485,8 @@ def _platform_today(arch: str, mem: int, nodes: tuple[int, ...], page_size: int,
         kept = _ARM64_KEPT_16K if page_size == 16 * KIB else _ARM64_KEPT
         reserved = [(end - low, end - high) for low, high in kept]
         iomem = _IOMEM_TODAY[arch][2 if release == "v5.10" else 0 :]
-        possible_nodes = 1
+        # No domain has a node: see _arm64_today().
+        pxm_nodes = (-1,) * max(1, len(nodes))
     else:
         memory, low_end = _x86_today(mem, nodes)
         image, initrd_end = about.image, low_end
@@ -489,7 +495,7 @@ def _platform_today(arch: str, mem: int, nodes: tuple[int, ...], page_size: int,
         iomem = (
             *_IOMEM_TODAY[arch], Region(low_end, ram_end - 1, "Reserved"),
             *((Region(ram_end, 0xAFFFFFFF, "PCI Bus 0000:00", busy=False),) if ram_end < 0xB0000000 else ()))
-        possible_nodes = max(1, len(nodes))
+        pxm_nodes = _pxm_nodes(nodes)
     initrd = (initrd_end - about.initrd, initrd_end)
     reserved += [(image, image + about.end), initrd]
     return Hardware(
@@ -502,8 +508,8 @@ def _platform_today(arch: str, mem: int, nodes: tuple[int, ...], page_size: int,
         ram_children=tuple(Region(image + start, image + stop - 1, name) for name, start, stop in about.parts),
         page_size=page_size,
         cpus=cpus,
-        possible_nodes=possible_nodes,
-        monitor_nodes=max(1, len(nodes)),
+        possible_nodes=max(0, *pxm_nodes) + 1,
+        pxm_nodes=pxm_nodes,
         footprint=about.footprint,
         early_pages=about.early_pages + about.early_pages_per_gib * mem // GIB + _hash_bytes(arch, mem, release) // page_size,
         window=window_of(arch, max(r.end for r in memory)),
@@ -538,11 +544,24 @@ def _arm64_today(mem: int, nodes: tuple[int, ...], about: _Release) -> tuple[lis
     return memory, end - about.image, end - about.initrd_end
 
 
+def _pxm_nodes(nodes: tuple[int, ...]) -> tuple[int, ...]:
+    """
+    Number the nodes as Linux does: in the order in which QEMU's SRAT names them, -1 for those that it does not name.
+
+    It names the CPUs' node, nodes with memory, and with the hot-plug window the last one.
+    """
+    named = [0, *(nid for nid, size in enumerate(nodes) if size), max(0, len(nodes) - 1)]
+    order = list(dict.fromkeys(named))
+    return tuple(order.index(nid) if nid in order else -1 for nid in range(max(1, len(nodes))))
+
+
 def _x86_today(mem: int, nodes: tuple[int, ...]) -> tuple[list[MemoryRange], int]:
     """RAM of `q35` behind SeaBIOS, and where usable low RAM ends."""
     spans = _x86_ram(mem)
     low_end = spans[1][1] - _X86_ACPI
     ranges = _by_node(spans, nodes or (mem,))
+    nids = _pxm_nodes(nodes)
+    ranges = [replace(r, nid=nids[r.nid]) for r in ranges]
     memory = [replace(r, end=min(r.end, low_end)) if r.start < 4 * GIB else r for r in ranges]
     return [r for r in memory if r.size > 0], low_end
 

@@ -124,8 +124,8 @@ def place_devices(machine: Hardware, devices: Sequence[Device]) -> list[VirtioMe
     for number, device in enumerate(devices, 1):
         if device.max % PLACE:
             raise UsageError(f"device {device.id}: max {format_size(device.max)} is no multiple of {format_size(PLACE)}")
-        if device.node >= machine.possible_nodes:
-            raise UsageError(f"device {device.id}: node {device.node}: the machine has {machine.possible_nodes}")
+        if device.node >= machine.nodes:
+            raise UsageError(f"device {device.id}: node {device.node}: the machine has {machine.nodes}")
         names = (r.name for r in machine.iomem if r.start == place and _VIRTIO.fullmatch(r.name))
         found.append(VirtioMemDevice(
             id=device.id, name=next(names, f"virtio{number}"), arch=machine.arch, addr=place, region_size=device.max,
@@ -282,9 +282,8 @@ class ModelBackend(base.Backend):
             room = hardware.room_of(vm.vdev.region_size for vm in self.kernel.virtio_mem.values())
             limit = min(limit, window + room + hardware.SLOTS * GIB)
         taken = [(device.start, device.start + device.size, device.id) for device in self.devices()]
-        nodes = self._hardware.monitor_nodes or self._hardware.possible_nodes
-        if step.node >= nodes:
-            return 0, f"node {step.node}: the machine has {nodes} (see nodes= of its URL)"
+        if step.node >= self._hardware.nodes:
+            return 0, f"node {step.node}: the machine has {self._hardware.nodes} (see nodes= of its URL)"
         if any(name == step.id for _, _, name in taken):
             return 0, f"there is a device {step.id} already"
         if step.size % PLACE:

@@ -2435,6 +2435,46 @@ def test_pages_in_a_zone(k: Kernel, start_pfn: int, end_pfn: int) -> bool:
     """
     Whether the pages of a range have links to one zone; only one page of each MAX_ORDER block is looked at.
 
+    Later C answers with the zone, which here its caller finds out.
+
+    Source: mm/memory_hotplug.c test_pages_in_a_zone() [v4.9, v5.10]
+    """
+    if k.tree.zones_chosen_at_online:
+        return _test_pages_in_a_zone_v5_10(k, start_pfn, end_pfn) is not None
+    return _test_pages_in_a_zone_v4_9(k, start_pfn, end_pfn)
+
+
+def _test_pages_in_a_zone_v5_10(k: Kernel, start_pfn: int, end_pfn: int) -> Zone | None:
+    """
+    Return the zone that all pages of a range have links to and that spans them; None if there is none, or no page.
+
+    Source: mm/memory_hotplug.c test_pages_in_a_zone() [v5.10]
+    """
+    zone: Zone | None = None
+    step = 1 << (k.MAX_ORDER - 1)
+    pfn = start_pfn
+    while pfn < end_pfn:
+        sec_end_pfn = (pfn // k.PAGES_PER_SECTION + 1) * k.PAGES_PER_SECTION
+        if mmzone.present_section_nr(k, mmzone.pfn_to_section_nr(k, pfn)):
+            whole = _one_zone(k, pfn)
+            while pfn < sec_end_pfn and pfn < end_pfn:
+                first = pfn
+                if k.config.HOLES_IN_ZONE:
+                    first = next((s for s, _, ok in page_alloc._within_runs(k, pfn, pfn + step) if ok), -1)
+                if 0 <= first < end_pfn:
+                    if zone is not None and not mmzone.zone_spans_pfn(zone, first):
+                        return None
+                    page_zone = mm.page_zone(k, first)
+                    if zone is not None and page_zone is not zone:
+                        return None
+                    zone = page_zone
+                pfn = sec_end_pfn if whole else pfn + step
+        pfn = sec_end_pfn
+    return zone
+
+
+def _test_pages_in_a_zone_v4_9(k: Kernel, start_pfn: int, end_pfn: int) -> bool:
+    """
     That page is a block's second: for an aligned range the first pass of the loop is empty, and each further pass begins one
     page behind a section's start.
 

@@ -17,25 +17,15 @@ from typing import TYPE_CHECKING
 
 from memhp.errors import KernelError
 from memhp.linux.bug import printk
+from memhp.linux.drivers.acpi.numa import srat
 from memhp.linux.drivers.base import memory
 from memhp.linux.include.acpi_bus import AcpiDevice, AcpiMemoryDevice
 from memhp.linux.include.memory import MemoryBlock
 from memhp.linux.include.memory_hotplug import MHP_MEMMAP_ON_MEMORY, MHP_NID_IS_MGID, MHP_NONE
-from memhp.linux.include.mmzone import N_POSSIBLE
-from memhp.linux.include.numa import NUMA_NO_NODE
 from memhp.linux.mm import memory_hotplug
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
-
-
-def _acpi_get_node(k: Kernel, pxm: int) -> int:
-    """
-    Return the node of a proximity domain; none (-1) where the kernel did not take firmware's word on nodes.
-
-    Source: none; drivers/acpi/numa/srat.c acpi_get_node()
-    """
-    return pxm if pxm in k.node_states[N_POSSIBLE] else NUMA_NO_NODE
 
 
 def acpi_bind_memory_blocks(k: Kernel, device: AcpiDevice) -> None:
@@ -68,7 +58,7 @@ def acpi_memory_enable_device(k: Kernel, device: AcpiDevice, mem_device: AcpiMem
 
     Source: drivers/acpi/acpi_memhotplug.c acpi_memory_enable_device() [v4.9, v5.15]
     """
-    node = _acpi_get_node(k, device.node)
+    node = srat.acpi_get_node(k, device.node) if k.hardware.pxm_nodes else device.node
     if node < 0 and device.length:
         node = k.arch.memory_add_physaddr_to_nid(k, device.start)
     mhp_flags = MHP_NONE

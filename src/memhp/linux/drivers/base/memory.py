@@ -510,9 +510,8 @@ def valid_zones_show(k: Kernel, mem: MemoryBlock) -> str:
     if mem.state == MEM_ONLINE:
         if k.tree.memory_block_keeps_zone:
             return f"{k.zone(*mem.zone).name}\n" if mem.zone is not None else "none\n"
-        if not memory_hotplug.test_pages_in_a_zone(k, start_pfn, start_pfn + nr_pages):
-            return "none\n"
-        return f"{mm.page_zone(k, start_pfn).name}\n"
+        zone = memory_hotplug._test_pages_in_a_zone_v5_10(k, start_pfn, start_pfn + nr_pages)
+        return f"{zone.name}\n" if zone is not None else "none\n"
     default_zone = memory_hotplug.zone_for_pfn_range(k, MMOP_ONLINE, mem.nid, mem.group, start_pfn, nr_pages)
     others = [
         print_allowed_zone(k, mem, start_pfn, nr_pages, online_type, default_zone)

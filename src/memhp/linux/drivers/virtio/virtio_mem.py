@@ -41,6 +41,7 @@ from memhp.hardware import (
     VirtioMemDevice,
 )
 from memhp.linux import bug, sched
+from memhp.linux.drivers.acpi.numa import srat
 from memhp.linux.drivers.base import memory
 from memhp.linux.include import mm
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_EXCLUSIVE, IORESOURCE_SYSTEM_RAM
@@ -559,7 +560,7 @@ def virtio_mem_translate_node_id(k: Kernel, node_id: int) -> int:
 
     Source: drivers/virtio/virtio_mem.c virtio_mem_translate_node_id()
     """
-    return node_id if k.config.NUMA else NUMA_NO_NODE
+    return srat.pxm_to_node(k, node_id) if k.config.NUMA else NUMA_NO_NODE
 
 
 def virtio_mem_overlaps_range(vm: VirtioMem, start: int, size: int) -> bool:
