@@ -15,7 +15,6 @@ it showed at boot is in `boot.jsonl`, once for all scenarios that boot alike. to
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import json
 import lzma
@@ -30,12 +29,13 @@ from memhp.abi.files import MEMORY
 from memhp.backends import base
 from memhp.backends.base import Answer, BootURL, ModelURL, QemuURL
 from memhp.checker.differential import Look, Observed
-from memhp.errors import KernelError
+from memhp.errors import ERRNO_NAMES, KernelError
 from memhp.machine import StepResult
 from memhp.scenario import BlockRef, Offline, Plug, Resize, Scenario, Unplug
 from memhp.units import KIB, format_size
 
 HERE = Path(__file__).parent
+NUMBERS = {name: number for number, name in ERRNO_NAMES.items()}
 SCENARIOS = HERE / "scenarios"
 ANSWERS = Path(os.environ.get("MEMHP_ANSWERS", HERE / "data" / "answers"))
 """Where answers are kept; the environment may name another folder, for a recording that takes its time."""
@@ -164,7 +164,7 @@ def apply_changes(before: Look, data: dict[str, dict[str, Any]]) -> Look:
 def answer_from_json(data: dict[str, Any]) -> Answer:
     """Return the answer that a line of `memhp run --json` tells."""
     name = data["errno"]
-    error = KernelError(getattr(errno, name), where="") if name else None
+    error = KernelError(NUMBERS[name], where="") if name else None
     return Answer(tuple(data["log"]), error, data.get("outcome", ""), data.get("oops", ""), data.get("hung", ""))
 
 

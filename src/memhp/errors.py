@@ -21,10 +21,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
+EHWPOISON = 133
+"""A page that has failed; not in Python's errno."""
+ERRNO_NAMES = {**_errno.errorcode, EHWPOISON: "EHWPOISON"}
+"""Every errno by number."""
+
 
 def errno_name(number: int) -> str:
     """Return the name of an errno, such as ``"EBUSY"``; unknown ones as their number."""
-    return _errno.errorcode.get(number, str(number))
+    return ERRNO_NAMES.get(number, str(number))
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

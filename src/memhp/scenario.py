@@ -30,10 +30,9 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import errorcode
 from typing import Any, ClassVar, TypeVar
 
-from memhp.errors import UsageError, did_you_mean
+from memhp.errors import ERRNO_NAMES, UsageError, did_you_mean
 from memhp.hardware import parse_size
 from memhp.units import MIB, format_size
 
@@ -54,7 +53,7 @@ _T = TypeVar("_T")
 _BLOCK = re.compile(r"[^\s:]+:[0-9]{1,9}")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _STEP_LINE = re.compile(r"^[ \t]*\[\[[ \t]*(step|device)[ \t]*\]\]", re.MULTILINE)
-_KNOWN_ERRNOS = frozenset(errorcode.values())
+_KNOWN_ERRNOS = frozenset(ERRNO_NAMES.values())
 
 
 def _value(kind: str, *choices: str, default: Any = dataclasses.MISSING) -> Any:

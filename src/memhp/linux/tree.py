@@ -83,6 +83,8 @@ class Tree:
     # fs/proc/page.c
     page_readers_ask_online: bool = since(
         "v5.4", "aad5f69bc161", "fs/proc/page.c: don't access uninitialized memmaps in fs/proc/page.c")
+    poisoned_again_is_an_action: bool = since(
+        "v6.12", "", "poisoning a page twice is reported as a failed recovery action")
     page_tables_have_a_type: bool = since(
         "v4.18", "1d40a5ea01d5", "mm: mark pages in use for page tables")
 

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from memhp.errors import BackendError, KernelBugError, KernelError, KernelHangError
+from memhp.errors import ERRNO_NAMES, BackendError, KernelBugError, KernelError, KernelHangError
 
 READ_TIMEOUT = 60.0
 """Seconds until a read must be answered; generous, for emulation on a busy machine is slow."""
@@ -25,7 +25,7 @@ WRITE_TIMEOUT = 120.0
 BOOT_TIMEOUT = 180.0
 """Seconds until a guest must answer after its start."""
 
-_ERRNOS = {os.strerror(number): number for number in errno.errorcode}
+_ERRNOS = {os.strerror(number): number for number in ERRNO_NAMES}
 # What a libc other than ours, and busybox's own shell, say instead.
 _ERRNOS.update({"Not supported": errno.EOPNOTSUPP, "no such file": errno.ENOENT, "nonexistent directory": errno.ENOENT})
 _HEAD_LIMIT = 4096

@@ -100,6 +100,9 @@ def _memory_root(k: Kernel) -> dict[str, tuple[Show | None, Store | None]]:
         "block_size_bytes": (memory.print_block_size, None),
         "uevent": (None, lambda k, text: None),
     }
+    if k.config.MEMORY_FAILURE and k.tree.default_online_types:
+        files["soft_offline_page"] = (None, memory.soft_offline_page_store)
+        files["hard_offline_page"] = (None, memory.hard_offline_page_store)
     if k.config.ARCH_MEMORY_PROBE:
         files["probe"] = (None, memory.memory_probe_store)
     return files

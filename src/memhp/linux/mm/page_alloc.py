@@ -434,6 +434,35 @@ def expand(area: FreeArea, pfn: int, low: int, high: int, migratetype: int) -> N
         area.nr_free[high] += 1
 
 
+def take_page_off_buddy(k: Kernel, pfn: int) -> bool:
+    """
+    Take one page out of the free block it lies in; the rest stays free. False if it is not free.
+
+    Source: mm/page_alloc.c take_page_off_buddy(), break_down_buddy_pages() [v5.10]
+    """
+    zone = mm.page_zone(k, pfn)
+    for order in range(k.MAX_ORDER):
+        head = pfn & ~((1 << order) - 1)
+        found = page_order(k, head) if mm.page_zone(k, head) is zone else -1
+        if found < order:
+            continue
+        migratetype = get_pageblock_migratetype(k, head)
+        area = k.free_area_rw(zone)
+        _del_page(area, found, migratetype, head, k.MAX_ORDER - 1)
+        high = found
+        while high > 0:
+            high -= 1
+            middle = head + (1 << high)
+            kept = head if pfn >= middle else middle
+            area.free_list[high][migratetype][kept] = None
+            area.nr_free[high] += 1
+            head = middle if pfn >= middle else head
+        if migratetype != MIGRATE_ISOLATE:
+            zone.nr_free_pages -= 1
+        return True
+    return False
+
+
 def __rmqueue_smallest(k: Kernel, zone: Zone, order: int, migratetype: int) -> int:
     """Take the smallest block that fits from the lists of one migratetype; -1 if there is none."""
     area = k.free_area_rw(zone)

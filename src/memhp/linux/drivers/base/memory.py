@@ -22,7 +22,7 @@ from errno import EBUSY, EEXIST, EINVAL, ENXIO, ERANGE
 from itertools import count
 from typing import TYPE_CHECKING
 
-from memhp.errors import KernelError
+from memhp.errors import EHWPOISON, KernelError
 from memhp.linux import bug, sched
 from memhp.linux.drivers.base import core, node
 from memhp.linux.include import mm, mmzone
@@ -64,8 +64,6 @@ _ONLINE_TYPES = {
     "offline": MMOP_OFFLINE,
 }
 _ONLINE_WORDS = {online_type: word for word, online_type in _ONLINE_TYPES.items()}
-EHWPOISON = 133
-"""Not in Python's errno."""
 
 
 def base_memory_block_id(k: Kernel, section_nr: int) -> int:
@@ -646,6 +644,45 @@ def store_hard_offline_page(k: Kernel, buf: str) -> None:
     Source: drivers/base/memory.c store_hard_offline_page() [v4.9]
     """
     memory_failure.memory_failure(k, kstrtoull(buf) >> k.PAGE_SHIFT)
+
+
+def soft_offline_page_store(k: Kernel, buf: str) -> None:
+    """
+    A write to `soft_offline_page`: the physical address of a page that is better not used.
+
+    Raises:
+        KernelError: EINVAL for what is no number; what soft_offline_page() says.
+
+    Source: drivers/base/memory.c soft_offline_page_store() [v5.7]
+    """
+    memory_failure.soft_offline_page(k, _address(buf) >> k.PAGE_SHIFT)
+
+
+def hard_offline_page_store(k: Kernel, buf: str) -> None:
+    """
+    A write to `hard_offline_page`: the physical address of a page that has failed.
+
+    Raises:
+        KernelError: EINVAL for what is no number; what memory_failure() says.
+
+    Source: drivers/base/memory.c hard_offline_page_store() [v5.7]
+    """
+    memory_failure.memory_failure(k, _address(buf) >> k.PAGE_SHIFT)
+
+
+def _address(buf: str) -> int:
+    """Read a number, every error being EINVAL. Source: drivers/base/memory.c soft_offline_page_store()"""
+    try:
+        return kstrtoull(buf)
+    except KernelError as err:
+        raise KernelError(EINVAL, err.reason) from err
+
+
+def memblk_nr_poison_inc(k: Kernel, pfn: int) -> None:
+    """Count a failed page of a block. Source: drivers/base/memory.c memblk_nr_poison_inc() [v6.2]"""
+    mem = find_memory_block_by_id(k, (pfn >> k.PFN_SECTION_SHIFT) // k.sections_per_block)
+    if mem is not None:
+        mem.nr_hwpoison += 1
 
 
 # Making blocks
