@@ -144,6 +144,15 @@ def test_apt_that_gets_no_further(ubuntu: Path, monkeypatch: pytest.MonkeyPatch)
         apt.update(lambda what, part: None)
 
 
+def test_a_fetch_that_waits_for_another(ubuntu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes second says what it waits for, and does not wait for ever."""
+    monkeypatch.setattr(images, "LOCK_TIMEOUT", 0.5)
+    seen: list[str] = []
+    with images._locked(lambda what, part: None), pytest.raises(BackendError, match=r"fetching into it for 0\.5 s"):
+        images.fetch("arm64", "v6.12", progress=lambda what, part: seen.append(what))
+    assert {"another memhp is fetching; waiting for its end"} == set(seen)
+
+
 # doctor
 
 

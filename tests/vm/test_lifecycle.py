@@ -12,6 +12,7 @@ from memhp.abi.memory import MemorySnapshot, read_memory
 from memhp.abi.zoneinfo import read_zoneinfo
 from memhp.backends import base
 from memhp.backends.base import Backend
+from memhp.backends.qemu.backend import QemuBackend
 from memhp.scenario import Device, Offline, Online, Plug, Resize, Unplug
 from memhp.units import GIB, MIB
 
@@ -96,6 +97,23 @@ def test_boot_memory(name: str, boot: Callable[..., Backend]) -> None:
         assert all(any(line.startswith("Boot memory [") for line in answer.log) for answer in refused)
     else:
         assert "ok" in {answer.word for answer in answers}
+
+
+@pytest.mark.parametrize("name", ["arm64-6.12", "x86_64-6.12"])
+def test_a_dimm_that_stays(name: str, boot: Callable[..., Backend]) -> None:
+    """
+    Programs whose stacks and page tables lie on a DIMM hold it: the guest tells that ejecting is under way, then that it is
+    busy, and QEMU never says that the device is gone.
+    """
+    machine = boot(_url(name))
+    assert isinstance(machine, QemuBackend)
+    assert "accepted" == base.apply(machine, Plug(id="d1", size=128 * MIB)).word
+    assert "ok" == base.apply(machine, Online(block="d1:0", to="online_kernel")).word
+    machine.guest.run("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1000 & done")
+    answer = base.apply(machine, Unplug(id="d1"))
+    assert ("refused", "the guest answers by ACPI: busy (130)") == (answer.word, answer.log[0])
+    assert ["d1"] == [device.id for device in machine.devices()]
+    assert not [event for event in machine.monitor.poll() if event["event"] == "DEVICE_DELETED"]
 
 
 def test_a_dimm_that_fits_no_block(boot: Callable[..., Backend]) -> None:

@@ -30,6 +30,7 @@ import select
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -53,6 +54,8 @@ WANTED = ("virtio_mem",)
 """Modules that are taken along where the kernel has them."""
 FETCH_TIMEOUT = 300.0
 """Seconds without any progress after which apt is ended."""
+LOCK_TIMEOUT = 1800.0
+"""Seconds that another fetch is waited for."""
 FULL_TIMEOUT = 5.0
 """Seconds without any progress after which it is, if there is no space left."""
 UNPACKED_LIMIT = 256 * MIB
@@ -225,7 +228,7 @@ def fetch(arch: str, release: str, page_size: int = 4 * KIB, *, progress: Progre
     """
     check_release(release)
     say = progress or (lambda what, part: None)
-    with _locked():
+    with _locked(say):
         kernel = None if again else find(arch, release, page_size)
         if kernel is None:
             need_apt(arch, release)
@@ -252,15 +255,31 @@ def busybox(arch: str) -> Path:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
-    """Hold the cache's lock: two fetches at once would get in each other's way."""
+def _locked(say: Progress) -> Iterator[None]:
+    """
+    Hold the cache's lock: two fetches at once would get in each other's way.
+
+    Raises:
+        BackendError: somebody else holds it for longer than `LOCK_TIMEOUT`.
+    """
     folder = cache_folder()
     with _saying(folder):
         folder.mkdir(parents=True, exist_ok=True)
         handle = open(folder / "lock", "w")  # noqa: SIM115 - closed below
     with handle:
-        with _saying(folder):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = _now() + LOCK_TIMEOUT
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if _now() > deadline:
+                    words = f"another memhp has been fetching into it for {LOCK_TIMEOUT:g} s; waited for its end"
+                    raise BackendError(f"{folder}: {words}") from None
+                say("another memhp is fetching; waiting for its end", -1)
+                time.sleep(0.2)
+            except OSError as err:
+                raise BackendError(f"{folder}: {(err.strerror or str(err)).lower()}") from err
         yield
 
 
@@ -431,7 +450,7 @@ def fetch_agent(arch: str, *, progress: Progress | None = None) -> None:
     say = progress or (lambda what, part: None)
     if (agent_folder(arch) / "qemu-ga").is_file():
         return
-    with _locked():
+    with _locked(say):
         need_apt(arch, "the guest agent")
         apt = _a_package(DEBIAN_ARCH[arch], "qemu-guest-agent", say)
         with _appearing(agent_folder(arch)) as fresh, tempfile.TemporaryDirectory(prefix="memhp-") as unpacked:
@@ -641,8 +660,6 @@ class Apt:
 
 
 def _now() -> float:
-    import time
-
     return time.time()
 
 
