@@ -98,6 +98,10 @@ def _step(text: str) -> str:
         (_step('do = "write"; path = "probe"; text = "x"'), "paths are absolute"),
         (_step('do = "write"; path = "/x"; text = 1'), "text = 1: not a text"),
         (_step('do = "write"; path = "/x"; text = "a\\u0000b"'), "holds a NUL byte"),
+        (_step('do = "offline"; block = 1; signal = 1'), "signal = 1: true or false"),
+        (_step('do = "offline"; block = 1; signal = "yes"'), "signal = 'yes': true or false"),
+        (_step('do = "alloc"; id = "w"; size = "1M"; kind = "annon"'), "did you mean anon?"),
+        (_step('do = "alloc"; id = "w"; size = 0'), "size = 0: nothing to do"),
         ('title = 1', "title = 1 is not a text"),
         ('machine = ["a"]', "machine = […] is not a text"),
         ('maschine = "model:v4.9/x86_64"', "unknown key 'maschine'; did you mean machine?"),
@@ -166,7 +170,7 @@ def _steps() -> st.SearchStrategy[scenario.Step]:
     ids = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,9}", fullmatch=True)
     by_kind = {
         "size": st.one_of(st.just(0), sizes), "some size": sizes, "address": st.integers(0, (1 << 64) - 1), "id": ids,
-        "text": text,
+        "text": text, "flag": st.booleans(),
         "node": st.integers(0, 1023), "path": text.map(lambda t: "/" + t), "expect": st.sampled_from(["", "EBUSY", "oops", "ok"]),
         "block": st.one_of(st.integers(0, 1 << 30), st.tuples(ids, st.integers(0, 99)).map(lambda p: f"{p[0]}:{p[1]}")),
     }

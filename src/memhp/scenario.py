@@ -46,6 +46,12 @@ OUTCOMES = ("ok", "accepted", "refused", "pending", "oops", "hung")
 ONLINE_TYPES = ("online", "online_kernel", "online_movable")
 """Words for `to`, as written to a block's `state`."""
 
+PAGE_KINDS = (
+    "movable", "anon", "file", "huge", "hugetlb", "hugetlb-free", "hugetlb-reserved", "unmovable", "slab", "reclaimable",
+    "page-table", "cma", "reserved", "poisoned", "offline",
+)
+"""What a workload's pages may be."""
+
 BlockRef = int | str
 """A memory block: the N of memoryN, or "d1:1" for the second block of device d1."""
 
@@ -95,10 +101,11 @@ class Online:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offline:
-    """Write "offline" to the state of a block."""
+    """Write "offline" to the state of a block; with `signal`, the writer gets a signal if it waits for what does not come."""
 
     do: ClassVar[str] = "offline"
     block: BlockRef = _value("block")
+    signal: bool = _value("flag", default=False)
     expect: str = _value("expect", default="")
 
 
@@ -146,12 +153,17 @@ class Remove:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alloc:
-    """A workload named `id` takes `size` bytes, anywhere or in one block."""
+    """
+    A workload named `id` takes `size` bytes of a kind, where the kernel hands them out or in one block.
+
+    Kinds: memory of processes (`movable` or `anon`, `file`, `huge`, `hugetlb`); the kernel's own (`unmovable`, `slab`,
+    `reclaimable`, `page-table`); and `hugetlb-free`, `hugetlb-reserved`, `cma`, `reserved`, `poisoned`, `offline`.
+    """
 
     do: ClassVar[str] = "alloc"
     id: str = _value("id")
     size: int = _value("some size")
-    kind: str = _value("choice", "movable", "unmovable", "reclaimable", default="movable")
+    kind: str = _value("choice", *PAGE_KINDS, default="movable")
     block: BlockRef | None = _value("block", default=None)
     expect: str = _value("expect", default="")
 
@@ -167,7 +179,7 @@ class Free:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """The pages of the workload `id` may no longer be moved."""
+    """The workload `id` holds on to its pages: they may no longer be moved."""
 
     do: ClassVar[str] = "pin"
     id: str = _value("id")
@@ -370,6 +382,10 @@ def _check(meta: Any, value: Any, where: str) -> Any:
             return value
         hint = ": write the number without quotes" if isinstance(value, str) and value.isdigit() else ""
         raise UsageError(f'{where} = {_show(value)}: a block is a number such as 16, or "d1:1" for the second of device d1{hint}')
+    if kind == "flag":
+        if not isinstance(value, bool):
+            raise UsageError(f"{where} = {_show(value)}: true or false")
+        return value
     if not isinstance(value, str):
         raise UsageError(f"{where} = {_show(value)}: not a text")
     if "\0" in value:
@@ -448,6 +464,8 @@ def _spell(item: Step | Device) -> Iterable[str]:
             yield f'{f.name} = "{value:#x}"'
         elif kind in ("size", "some size"):
             yield f'{f.name} = "{format_size(value)}"' if value % 1024 == 0 and value else f"{f.name} = {value}"
+        elif kind == "flag":
+            yield f"{f.name} = {str(value).lower()}"
         else:
             yield f"{f.name} = {value if isinstance(value, int) else _quote(value)}"
 
@@ -487,7 +505,7 @@ def describe(step: Step) -> str:
         case Online():
             return f"{step.to} {step.block}"
         case Offline():
-            return f"offline {step.block}"
+            return f"offline {step.block}{' with a signal' if step.signal else ''}"
         case Resize():
             return f"resize {step.id} {format_size(step.size)}"
         case Write():

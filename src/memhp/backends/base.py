@@ -33,7 +33,23 @@ from memhp.abi.files import MEMORY, Files
 from memhp.abi.memory import read_block_size
 from memhp.errors import KernelBugError, KernelError, KernelHangError, UsageError, did_you_mean
 from memhp.hardware import parse_size
-from memhp.scenario import Add, BlockRef, Device, Offline, Online, Plug, Remove, Resize, Step, Unplug, Write, split_ref
+from memhp.scenario import (
+    Add,
+    Alloc,
+    BlockRef,
+    Device,
+    Free,
+    Offline,
+    Online,
+    Pin,
+    Plug,
+    Remove,
+    Resize,
+    Step,
+    Unplug,
+    Write,
+    split_ref,
+)
 from memhp.units import GIB, KIB, format_size
 
 DEFAULT_MEM = GIB
@@ -203,6 +219,28 @@ class Backend(Files, Protocol):
         """Call the kernel's own remove_memory(). Raises as `write` does."""
         raise self.unable("remove")
 
+    def write_with_signal(self, path: str, text: str) -> None:
+        """As `write`, but the writer gets a signal if it waits for what does not come. Raises as `write` does."""
+        raise self.unable("send a signal to the writer")
+
+    def alloc(self, id: str, size: int, kind: str, block: int | None = None) -> None:
+        """
+        Let a workload take pages: all of them, or none.
+
+        Raises:
+            KernelError: ENOMEM.
+            UsageError: this machine does not have such pages, or not there.
+        """
+        raise self.unable("alloc")
+
+    def free(self, id: str) -> None:
+        """Let a workload give its pages back."""
+        raise self.unable("free")
+
+    def pin(self, id: str) -> None:
+        """Let a workload hold on to its pages. Raises as `alloc` does."""
+        raise self.unable("pin")
+
     def devices(self) -> list[PluggedDevice]:
         """Return the devices that hold memory, in the order of their addresses."""
         return []
@@ -273,13 +311,21 @@ def apply(backend: Backend, step: Step) -> Answer:
             case Online():
                 backend.write(f"{MEMORY}/memory{resolve(backend, step.block)}/state", step.to)
             case Offline():
-                backend.write(f"{MEMORY}/memory{resolve(backend, step.block)}/state", "offline")
+                write = backend.write_with_signal if step.signal else backend.write
+                write(f"{MEMORY}/memory{resolve(backend, step.block)}/state", "offline")
             case Write():
                 backend.write(step.path, step.text)
             case Add():
                 backend.add(step.start, step.size, step.node)
             case Remove():
                 backend.remove(step.start, step.size, step.node)
+            case Alloc():
+                where = None if step.block is None else resolve(backend, step.block)
+                backend.alloc(step.id, step.size, step.kind, where)
+            case Free():
+                backend.free(step.id)
+            case Pin():
+                backend.pin(step.id)
             case _:
                 raise backend.unable(step.do)
     except KernelError as err:

@@ -27,14 +27,29 @@ from memhp.backends import base
 from memhp.backends.base import OST, About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
 from memhp.hardware import VirtioMemDevice
-from memhp.linux import boot, kconfig, tree
+from memhp.linux import boot, kconfig, sched, tree, workload
 from memhp.linux.drivers.acpi import scan
 from memhp.linux.drivers.virtio import virtio_mem
 from memhp.linux.fs import sysfs
 from memhp.linux.include.acpi_bus import ACPI_NOTIFY_DEVICE_CHECK, ACPI_NOTIFY_EJECT_REQUEST, AcpiDevice
 from memhp.linux.kernel import workqueue
 from memhp.linux.mm import memory_hotplug
-from memhp.scenario import Add, Device, Offline, Online, Plug, Remove, Resize, Scenario, Step, Unplug, Write
+from memhp.scenario import (
+    Add,
+    Alloc,
+    Device,
+    Free,
+    Offline,
+    Online,
+    Pin,
+    Plug,
+    Remove,
+    Resize,
+    Scenario,
+    Step,
+    Unplug,
+    Write,
+)
 from memhp.units import GIB, MIB, format_size
 
 if TYPE_CHECKING:
@@ -157,7 +172,9 @@ class ModelBackend(base.Backend):
         history: The machine file that what is done is noted in, or None.
     """
 
-    verbs = frozenset({"plug", "unplug", "online", "offline", "resize", "write", "add", "remove"})
+    verbs = frozenset({
+        "plug", "unplug", "online", "offline", "resize", "write", "add", "remove", "alloc", "free", "pin",
+    })
 
     def __init__(self, url: str, what: ModelURL, history: History | None = None, devices: Sequence[Device] = ()) -> None:
         self.url = url
@@ -177,6 +194,16 @@ class ModelBackend(base.Backend):
     def write(self, path: str, text: str) -> None:
         self._do(_as_step(path, text), lambda: sysfs.write(self.kernel, path, text))
 
+    def write_with_signal(self, path: str, text: str) -> None:
+        def write() -> None:
+            sched.send_signal_later(self.kernel.tasks)
+            sysfs.write(self.kernel, path, text)
+
+        step = _as_step(path, text)
+        if not isinstance(step, Offline):
+            raise UsageError(f"{path}: only a writer of \"offline\" gets a signal")
+        self._do(dataclasses.replace(step, signal=True), write)
+
     def log(self, start: int = 0) -> list[str]:
         return self.kernel.log.lines[start:]
 
@@ -195,6 +222,16 @@ class ModelBackend(base.Backend):
         self._can_remove()
         nid = k.arch.memory_add_physaddr_to_nid(k, start) if node is None else node
         self._do(Remove(start=start, size=size, node=node), lambda: memory_hotplug.remove_memory(k, start, size, nid))
+
+    def alloc(self, id: str, size: int, kind: str, block: int | None = None) -> None:
+        step = Alloc(id=id, size=size, kind=kind, block=block)
+        self._do(step, lambda: workload.alloc(self.kernel, id, kind, size, block))
+
+    def free(self, id: str) -> None:
+        self._do(Free(id=id), lambda: workload.free(self.kernel, id))
+
+    def pin(self, id: str) -> None:
+        self._do(Pin(id=id), lambda: workload.pin(self.kernel, id))
 
     def plug(self, *, id: str, size: int, kind: str = "dimm", node: int = 0, addr: int | None = None) -> Outcome:
         step = Plug(id=id, size=size, kind=kind, node=node, addr=addr)

@@ -66,6 +66,11 @@ def signal_pending(tasks: Tasks) -> bool:
     return tasks.current in tasks.signalled
 
 
+def send_signal_later(tasks: Tasks) -> None:
+    """See to it that the running task gets a signal if it waits for what does not come."""
+    tasks.patience |= {tasks.current}
+
+
 def wait_for_signal(tasks: Tasks, why: str) -> None:
     """
     Go on waiting for what will not come: until a signal arrives, if somebody sends one to the running task.

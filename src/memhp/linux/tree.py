@@ -136,6 +136,8 @@ class Tree:
         "v4.14", "", "transparent huge pages are migrated whole, and split only where no other is to be had")
     hugetlb_temporary_pages: bool = since(
         "v4.17", "", "a page of hugetlbfs may be moved to a new one, beyond the size of the pool, for which the old one goes")
+    longterm_pins_leave_movable: bool = since(
+        "v5.13", "", "pages that are pinned for long are moved out of ZONE_MOVABLE and CMA's area first")
     bootmem_veto_is_logged: bool = since(
         "v5.11", "", "arm64 says which boot memory was not to be offlined")
     offline_disables_pcp: bool = since(

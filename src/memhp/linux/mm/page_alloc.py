@@ -598,23 +598,10 @@ def move_freepages_block(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_p
     return move_freepages(k, zone, start, end_pfn + 1, migratetype)
 
 
-def _straddling(k: Kernel, area: FreeArea, start: int) -> int:
-    """
-    Return the first pfn of the free block that begins before a pageblock and reaches into it, if the tree moves that along; else
-    `start`.
-
-    Source: mm/page_alloc.c find_large_buddy() [v6.10]
-    """
-    head = start & ~((1 << k.MAX_ORDER - 1) - 1)
-    if k.tree.isolation_splits_blocks and head < start and any(head in blocks for blocks in area.blocks):
-        return head
-    return start
-
-
 def move_freepages_block_isolate(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pages: int = 1) -> int:
     """
-    Move the free pages of a pageblock (with `nr_pages`: of all that the range touches) that is to be isolated, and set its type.
-    Returns how many.
+    Move the free pages of a pageblock (with `nr_pages`: of all that the range touches) that is to be isolated, or not any more,
+    and set its type. Returns how many.
 
     A free block that reaches across an end of the range is split into pageblocks. In C all that are larger than a pageblock are;
     here those inside go along whole, which comes to the same once the range is isolated, or given back.
@@ -685,7 +672,7 @@ def _move_isolated_back(k: Kernel, zone: Zone, pfn: int, migratetype: int, nr_pa
     area = k.free_area_rw(zone)
     start = pfn & ~(k.pageblock_nr_pages - 1)
     end = (pfn + nr_pages - 1 | (k.pageblock_nr_pages - 1)) + 1
-    small, runs = _pull_range(area, _straddling(k, area, start), end)
+    small, runs = _pull_range(area, start, end)
     set_pageblock_migratetype(k, pfn, migratetype, nr_pages)
     at = 0
     for block, order in small:
@@ -958,15 +945,69 @@ def _take_smallest(k: Kernel, zone: Zone, migratetype: int, nr_pages: int) -> li
         end = pfn + min(nr_pages, 1 << order)
         runs.append((pfn, end))
         nr_pages -= end - pfn
-        rest = pfn + (1 << order)
-        while end < rest:
-            piece = (end & -end).bit_length() - 1
-            while end + (1 << piece) > rest:
-                piece -= 1
-            area.free_list[piece][migratetype][end] = None
-            area.nr_free[piece] += 1
-            end += 1 << piece
+        _link_pieces(area, end, pfn + (1 << order), migratetype)
     return runs
+
+
+def _take_free_range(k: Kernel, zone: Zone, start: int, end: int) -> None:
+    """
+    Take free pages [start, end) of a zone off the lists; what else their blocks hold stays free, in smaller blocks.
+
+    Source: none
+    """
+    area = k.free_area_rw(zone)
+    size = area.blocks[0].size
+    low, high = -(-start // size) * size, end // size * size
+    parts = [(start, end)] if low >= high else [(start, low), (low, high), (high, end)]
+    for first, last in parts:
+        while first < last:
+            if first % size == 0 and last % size == 0:
+                for migratetype, blocks in enumerate(area.blocks):
+                    pages = sum(b - a for a, b in blocks.take(first, last))
+                    area.nr_free[-1] -= pages // size
+                    _count_taken(zone, migratetype, pages)
+                break
+            first = _take_part(k, zone, area, first, last)
+
+
+def _take_part(k: Kernel, zone: Zone, area: FreeArea, first: int, last: int) -> int:
+    """Take what the free block at page `first` holds of [first, last); returns where that ends. Source: none"""
+    top = k.MAX_ORDER - 1
+    for order in range(k.MAX_ORDER):
+        head = first & ~((1 << order) - 1)
+        for migratetype in k.migratetypes:
+            if order == top:
+                found = head in area.blocks[migratetype]
+            else:
+                found = head in area.free_list[order][migratetype]
+            if not found:
+                continue
+            _del_page(area, order, migratetype, head, top)
+            stop = min(last, head + (1 << order))
+            _count_taken(zone, migratetype, stop - first)
+            for low, high in ((head, first), (stop, head + (1 << order))):
+                _link_pieces(area, low, high, migratetype)
+            return stop
+    raise AssertionError(f"page {first:#x} is not free")
+
+
+def _count_taken(zone: Zone, migratetype: int, pages: int) -> None:
+    """Pages of a type are free no more. Source: __mod_zone_freepage_state()"""
+    if migratetype != MIGRATE_ISOLATE:
+        zone.nr_free_pages -= pages
+        if migratetype == MIGRATE_CMA:
+            zone.nr_free_cma_pages -= pages
+
+
+def _link_pieces(area: FreeArea, start: int, end: int, migratetype: int) -> None:
+    """Put [start, end), less than a largest block, on the lists in the largest aligned pieces. Source: expand()"""
+    while start < end:
+        piece = (start & -start).bit_length() - 1 if start else len(area.free_list) - 1
+        while start + (1 << piece) > end:
+            piece -= 1
+        area.free_list[piece][migratetype][start] = None
+        area.nr_free[piece] += 1
+        start += 1 << piece
 
 
 # Zones and their memmap
