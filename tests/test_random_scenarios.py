@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Scenarios made by chance: the same seed makes the same one, each is one that can be written down, and they are not all alike."""
+"""Scenarios made by chance: a seed makes the same one again, each can be written down, and they are not all alike."""
 
 from __future__ import annotations
 
