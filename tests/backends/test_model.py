@@ -158,7 +158,7 @@ def test_links_and_permissions_stay(pc: Path) -> None:
         ('machine = "model:other.toml"', UsageError, "a machine file boots a model:TREE/ARCH"),
         ('machine = "model:v4.7/x86_64"', UsageError, "unknown tree 'v4.7'"),
         ('machine = "model:v4.9/x86_64?mem=1G"\n[[device]]\nkind = "virtio-mem"\nid = "v0"\nmax = "1G"', UsageError, "no driver"),
-        ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "pin"\nid = "d1"', UsageError, "a model cannot pin"),
+        ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "pin"\nid = "d1"', UsageError, "no workload 'd1'"),
         ('machine = "model:v4.9/x86_64?mem=1G"\n[[step]]\ndo = "online"\nblock = 0\nexpect = "EBUSY"', BackendError,
          "was EBUSY when it was noted and is EINVAL now"),
         ("machine = ", UsageError, "broken TOML"),
