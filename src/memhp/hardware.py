@@ -159,6 +159,7 @@ class Hardware:
         window: First address of the hot-plug window; DIMMs are placed from here on.
         origin: Where all this comes from, in words.
         memmap_reserved: True if `reserved` already holds the memmap of boot memory (a recording does).
+        va_bits: Bits of a kernel address that the processor has (arm64).
         early_pages: Pages that early boot takes beside `reserved` and the memmap: page tables, per-cpu data, hash tables.
         managed: Pages that the page allocator has once the machine has booted, where recorded; 0: not known.
         pages: What each page was used for when the machine was recorded, where known; they take the place of `footprint`.
@@ -184,6 +185,7 @@ class Hardware:
     early_pages: int = 0
     pages: tuple[RecordedPages, ...] = ()
     pageblocks: Mapping[tuple[int, str, str], tuple[int, int]] = field(default_factory=dict)
+    va_bits: int = 48
 
     @property
     def ram_end(self) -> int:

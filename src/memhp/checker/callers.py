@@ -392,7 +392,7 @@ CALLERS: tuple[Caller, ...] = (
         lambda k, pfn: dma_mapping.dma_map_resource(k, _phys(k, pfn), k.PAGE_SIZE),
         (o.RAM_REFUSED, o.DEVICE_ACCEPTED), ("RAM", "hole", "absent", "D2", "D3"), Breaker("valid", "hole")),
     Caller(
-        "virt_addr_valid", "arch/arm64/include/asm/memory.h", "virt_addr_valid", 225, "the linear address is mapped",
+        "virt_addr_valid", "arch/arm64/include/asm/memory.h", "_virt_addr_valid", 225, "the linear address is mapped",
         _virt_addr_valid, (o.ADDRESS_GOOD, o.RAM_ADDRESS_GOOD), _MAPPED, Breaker("valid", "NOMAP"), ARM64),
     Caller(
         "x86 virt_addr_valid", "arch/x86/mm/physaddr.c", "__virt_addr_valid", 63, "the linear address is mapped",

@@ -20,6 +20,7 @@ from memhp.linux import boot, tree
 from memhp.linux.arch.arm64.mm import mmu
 from memhp.linux.drivers.base import memory
 from memhp.linux.include import mmzone
+from memhp.linux.include.io import linear_mapped
 from memhp.linux.include.ioport import IORESOURCE_BUSY, IORESOURCE_SYSTEM_RAM, Resource
 from memhp.linux.include.mm_types import COLUMNS
 from memhp.linux.include.mmzone import Definition
@@ -159,7 +160,7 @@ def _state(k: Kernel) -> object:
     if section is not None and section.memmap is not None:
         columns = tuple(section.memmap.values(which, 0, 1) + section.memmap.values(which, 1, 2) for which in range(COLUMNS))
     return (
-        tuple((r.base, r.size, r.flags) for r in k.memblock.memory.regions), k.linear_map,
+        tuple((r.base, r.size, r.flags) for r in k.memblock.memory.regions), k.linear and k.linear.ranges(),
         None if section is None else (section.section_mem_map, str(section.pageblock_flags)), columns,
         zone.initialized, zone.zone_start_pfn, zone.spanned_pages, tuple(k.memory_blocks),
     )
@@ -184,7 +185,7 @@ def _online(k: Kernel) -> Outcome:
         return Outcome(False, "online: oops, a struct page without memmap")
     if k.totalram_pages - before != nr_pages:
         return Outcome(False, "online says 0, but no page went to the page allocator")
-    if not any(start <= START and START + SIZE <= end for start, end in k.linear_map):
+    if not linear_mapped(k, START, SIZE):
         return Outcome(False, "online, but its pages have no linear address: the first use faults")
     if not all(valid for _, _, valid in mmzone.pfn_valid_runs(k, pfn, pfn + nr_pages)):
         return Outcome(False, "online, but pfn_valid() denies its pages: every later reader skips them")

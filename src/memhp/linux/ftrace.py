@@ -150,6 +150,8 @@ def c_file(filename: str) -> str:
         return ""
     if stem in _ELSEWHERE:
         return _ELSEWHERE[stem]
+    if "/include/" in stem:
+        return f"{stem.replace('/include/', '/include/asm/')}.h"
     if stem.startswith("include/"):
         return f"include/linux/{stem.removeprefix('include/')}.h"
     return f"{stem}.c"

@@ -33,6 +33,7 @@ from memhp.linux.include.mmzone import (
     Zone,
 )
 from memhp.linux.include.notifier import NotifierBlock
+from memhp.linux.include.pgtable import LinearMap, VmemmapTable
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.sched import Mutex, Tasks
 from memhp.linux.tree import Tree
@@ -73,6 +74,8 @@ class Kernel:
         memblock, iomem_resource, mem_section, section_roots, nodes, node_states, memory_blocks: The state itself.
         before_add_zone: What a patch series runs between sparse_add_one_section() and __add_zone(); None in released trees.
         online_page_callback: What online_pages_range() does with a range of pages.
+        linear: The linear map.
+        vmemmap_tables: Of the virtual memmap, by (log2 of what it covers, number).
         dev_pagemaps: Device memory with struct pages, as pfns [start, end).
         memhp_auto_online, mhp_default_online_type: Whether and how added memory goes online by itself, before and since v5.7.
         online_policy, auto_movable_ratio, auto_movable_numa_aware, memmap_mode: Parameters of memory_hotplug.
@@ -141,13 +144,15 @@ class Kernel:
         self.online_page_callback: Callable[[Kernel, int, int], None] | None = None
         self.dev_pagemaps: tuple[tuple[int, int], ...] = ()
         self.firmware_map: tuple[tuple[int, int, str], ...] = ()
-        self.linear_map: tuple[tuple[int, int], ...] = ()
-        self.vmemmap_tables: frozenset[int] = frozenset()
+        self.linear: LinearMap | None = None
+        self.vmemmap_tables: dict[tuple[int, int], VmemmapTable] = {}
+        self._vmemmap_tables_owner = self.token
         self.sparsemap_buf = (0, 0)
         self.swiotlb_slabs = 0
         self.cma_areas: tuple[tuple[int, int], ...] = ()
 
         self.max_pfn = 0
+        self.physmem_end = (1 << self.MAX_PHYSMEM_BITS) - 1
         self.max_low_pfn = 0
         self.high_memory = 0
         self.highest_memmap_pfn = 0
@@ -235,6 +240,22 @@ class Kernel:
             section = section.copy(self.token)
             self.sections_rw()[nr] = section
         return section
+
+    def linear_rw(self) -> LinearMap:
+        """Return the tables of the linear map for editing."""
+        linear = self.linear
+        if linear is None:
+            raise AssertionError("no linear map yet")
+        if linear.owner is not self.token:
+            linear = self.linear = linear.copy(self.token)
+        return linear
+
+    def vmemmap_tables_rw(self) -> dict[tuple[int, int], VmemmapTable]:
+        """Return the tables of the virtual memmap for editing."""
+        if self._vmemmap_tables_owner is not self.token:
+            self.vmemmap_tables = self.vmemmap_tables.copy()
+            self._vmemmap_tables_owner = self.token
+        return self.vmemmap_tables
 
     def free_area_rw(self, zone: Zone) -> FreeArea:
         """Return the free lists of an initialised zone for editing."""

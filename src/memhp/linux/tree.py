@@ -229,13 +229,36 @@ class Tree:
     memblock_resize_panics: bool = since(
         "v6.12", "", "an array that is full before memblock_allow_resize() is a panic, not -ENOMEM")
 
+    # mm/sparse-vmemmap.c
+    has_p4d: bool = since(
+        "v4.12", "", "the virtual memmap's tables may have five levels")
+
     # arch/x86
-    x86_add_pages_checks_end: bool = since(
-        "v6.12", "", "add_pages() refuses what ends beyond the direct map's last address")
+    x86_ldt_below_linear_map: bool = since(
+        "v4.20", "", "the linear map begins half a TiB later, behind the LDT")
+    x86_splits_no_leaf: bool = since(
+        "v5.13", "", "removing a part of what a 1 GiB leaf maps is no longer provided for")
+    physmem_end: bool = since(
+        "v6.12", "", "PHYSMEM_END: memory may not end where the linear map cannot, which KASLR or the address bits decide")
 
     # arch/arm64
     arm64_hotplug: bool = since(
         "v5.0", "4ab215061554", "arm64: Add memory hotplug support")
+    arm64_linear_map_low: bool = since(
+        "v5.4", "", "the linear map is the lower half of the kernel's addresses, not the upper")
+    arm64_physmem_end: bool = since(
+        "v6.12", "", "PHYSMEM_END is the end of the linear map")
+    arm64_kfence_wants_pages: bool = since(
+        "v5.17", "", "the linear map is made of pages also where KFENCE may be switched on late")
+    arm64_checks_linear_region: bool = value(
+        False, ("v5.10", True, "", "hot-add outside the linear map is -EINVAL, with a line in the log"),
+        ("v5.12", False, "", "generic code asks for the mappable range, and says -E2BIG"))
+    arm64_vmemmap_parts_are_pmds: bool = until(
+        "v5.13", "", "the memmap of a part of a section is made of single pages, also with 4K pages")
+    arm64_vmemmap_by_va_bits: bool = since(
+        "v5.11", "", "the virtual memmap begins at a power of two")
+    arm64_vmemmap_below_top: bool = since(
+        "v6.9", "", "the virtual memmap ends 1 GiB below the top")
     arm64_hot_remove: bool = since(
         "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
     arm64_zone_dma32: bool = since(
@@ -244,6 +267,8 @@ class Tree:
         "v5.11", "", "firmware says how far ZONE_DMA reaches, 4 GiB at most where RAM begins below")
     arm64_hotplug_raises_max_pfn: bool = since(
         "v5.16", "8fac67ca236b", "hot-add raises max_pfn on arm64")
+    arm64_hotplug_lowers_max_pfn: bool = until(
+        "v6.1", "", "max_pfn becomes the end of what was added last, also if that is lower")
     arm64_vmemmap_falls_back: bool = since(
         "v5.11", "", "where no block for the memmap is to be had, single pages are taken")
     arm64_altmap_falls_back: bool = until(
@@ -308,8 +333,8 @@ def at(release: str, **changes: Any) -> Tree:
 
 
 V4_9 = at("v4.9")
-V5_10 = at("v5.10", arm64_pfn_valid="A3")
-V6_1 = at("v6.1", generic_pfn_valid="G3", pfn_valid_under_rcu=True)
+V5_10 = at("v5.10", arm64_pfn_valid="A3", arm64_hotplug_raises_max_pfn=True)
+V6_1 = at("v6.1", physmem_end=True, generic_pfn_valid="G3", pfn_valid_under_rcu=True)
 V6_12 = at("v6.12")
 V4_9_RFC = dataclasses.replace(V4_9, series=("arm64-rfc-2016",), arm64_nomap_window=True, memblock_clear_nomap=True)
 

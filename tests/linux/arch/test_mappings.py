@@ -19,6 +19,7 @@ from memhp.linux.include import io
 from memhp.linux.include.dma_mapping import dma_map_resource
 from memhp.linux.include.io import DEVICE, LINEAR, NORMAL, UNCACHED, WRITECOMBINE, Mapping
 from memhp.linux.include.ioport import IORESOURCE_MEM, Resource
+from memhp.linux.include.pgtable import PMD, PTE, LinearMap
 from memhp.linux.kernel import memremap, resource
 from memhp.linux.mm import memory_hotplug
 from memhp.linux.state import Kernel
@@ -218,7 +219,9 @@ def test_kcore(arm64: Kernel) -> None:
 
 def test_the_linear_map_in_pieces(arm64: Kernel) -> None:
     """A range is mapped if all of it is, by however many pieces; an access dies at the first byte that is not."""
-    arm64.linear_map = ((0, 10), (10, 20), (30, 40))
+    arm64.linear = LinearMap((0, 1, 2), 0, arm64.token)
+    for start, end, kind in ((0, 10, PTE), (10, 20, PMD), (30, 40, PTE)):
+        arm64.linear.leaves.add(start, end, kind)
     assert io.linear_mapped(arm64, 5, 15)
     assert not io.linear_mapped(arm64, 5, 16)
     assert not io.linear_mapped(arm64, 20)

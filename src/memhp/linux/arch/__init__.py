@@ -70,6 +70,7 @@ class ArchOps:
         pageblock_order: (tree, config) -> order of a pageblock.
         VMEMMAP_START: Virtual address of the struct page of pfn 0.
         IOMEM_END: Last address of iomem_resource: what /proc/iomem can hold.
+        pgtable_shifts: (k) -> log2 of what an entry of each level of page tables maps, PTE first, the top table's last.
         PMD_SHIFT: (config) -> log2 of what one PMD entry maps.
         pfn_valid: The definition it has of its own under HAVE_ARCH_PFN_VALID, by tree; None where it uses the generic one.
         setup_memory: (k) fills memblock, reserves the image, registers resources: what setup_arch() does before mm starts.
@@ -82,6 +83,7 @@ class ArchOps:
         arch_add_memory: (k, nid, start, size, params); raises KernelError.
         arch_remove_memory: (k, start, size, altmap): sections and mappings go.
         arch_get_mappable_range: (k) -> first and last byte that its linear map can reach.
+        PHYSMEM_END: (k) -> last byte that any memory can have.
         arch_supports_memmap_on_memory: (k, vmemmap_size) -> whether a block's memmap of that size may lie on the block.
         initcalls: (k): notifiers of its own are registered.
         VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
@@ -97,6 +99,7 @@ class ArchOps:
     pageblock_order: Callable[[Tree, Kconfig], int]
     VMEMMAP_START: int
     IOMEM_END: int
+    pgtable_shifts: Callable[[Kernel], tuple[int, ...]]
     PMD_SHIFT: Callable[[Kconfig], int]
     pfn_valid: Callable[[Tree], Definition | None]
     setup_memory: Callable[[Kernel], None]
@@ -109,6 +112,7 @@ class ArchOps:
     arch_add_memory: Callable[[Kernel, int, int, int, MhpParams], None]
     arch_remove_memory: Callable[[Kernel, int, int, VmemAltmap | None], None]
     arch_get_mappable_range: Callable[[Kernel], tuple[int, int]]
+    PHYSMEM_END: Callable[[Kernel], int]
     arch_supports_memmap_on_memory: Callable[[Kernel, int], bool]
     initcalls: Callable[[Kernel], None]
     VMALLOC_TOTAL: int

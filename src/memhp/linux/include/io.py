@@ -2,8 +2,8 @@
 """
 Ways to reach physical memory: what a mapping is, and an access through the linear map.
 
-There are no page tables here. A mapping that a caller is given is a `Mapping`: which bytes, and with which memory type. The
-linear map is `Kernel.linear_map`; an access through it where nothing is mapped is an oops, as on a real machine.
+A mapping that a caller is given is a `Mapping`: which bytes, and with which memory type. The linear map is `Kernel.linear`
+(include/pgtable.py); an access through it where nothing is mapped is an oops, as on a real machine.
 
 Source: include/linux/io.h, arch/*/include/asm/io.h.
 """
@@ -50,9 +50,8 @@ class Mapping:
 
 def linear_pieces(k: Kernel, phys: int, size: int) -> Iterator[tuple[int, int]]:
     """The parts of [phys, phys + size) that the linear map reaches. Source: none"""
-    for start, end in k.linear_map:
-        if start < phys + size and phys < end:
-            yield max(start, phys), min(end, phys + size)
+    if k.linear is not None:
+        yield from k.linear.mapped(phys, phys + size)
 
 
 def linear_mapped(k: Kernel, phys: int, size: int = 1) -> bool:
@@ -72,7 +71,7 @@ def read_linear(k: Kernel, phys: int, size: int) -> None:
     if linear_mapped(k, phys, size):
         return
     position = phys
-    for start, end in sorted(linear_pieces(k, phys, size)):
+    for start, end in linear_pieces(k, phys, size):
         if start > position:
             break
         position = end

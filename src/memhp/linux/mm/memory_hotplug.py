@@ -435,7 +435,7 @@ def mhp_get_pluggable_range(k: Kernel, need_mapping: bool) -> tuple[int, int]:
 
     Source: mm/memory_hotplug.c mhp_get_pluggable_range() [v5.12]
     """
-    last = (1 << k.MAX_PHYSMEM_BITS) - 1
+    last = k.arch.PHYSMEM_END(k)
     if not need_mapping:
         return 0, last
     low, high = k.arch.arch_get_mappable_range(k)

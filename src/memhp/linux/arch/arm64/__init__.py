@@ -18,6 +18,7 @@ ARM64 = ArchOps(
         min(config.PAGE_SHIFT - 3, config.FORCE_MAX_ZONEORDER - 1) if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1),
     VMEMMAP_START=0xFFFF7E0000000000,
     IOMEM_END=(1 << 64) - 1,
+    pgtable_shifts=memory.pgtable_shifts,
     PMD_SHIFT=lambda config: 2 * config.PAGE_SHIFT - 3,
     pfn_valid=init.pfn_valid,
     setup_memory=init.setup_memory,
@@ -31,6 +32,7 @@ ARM64 = ArchOps(
     arch_add_memory=mmu.arch_add_memory,
     arch_remove_memory=mmu.arch_remove_memory,
     arch_get_mappable_range=mmu.arch_get_mappable_range,
+    PHYSMEM_END=mmu.PHYSMEM_END,
     # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     # Boot memory is not to go offline.

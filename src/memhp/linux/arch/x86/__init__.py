@@ -6,7 +6,7 @@ from __future__ import annotations
 from memhp.linux.arch import ArchOps, IoOps
 from memhp.linux.arch.x86.include import page
 from memhp.linux.arch.x86.kernel import e820
-from memhp.linux.arch.x86.mm import init, init_64, ioremap, physaddr
+from memhp.linux.arch.x86.mm import init, init_64, ioremap, kaslr, physaddr
 from memhp.linux.include.io import NORMAL
 from memhp.units import KIB
 
@@ -19,6 +19,7 @@ X86_64 = ArchOps(
     VMEMMAP_START=0xFFFFEA0000000000,
     # What the processor can address: 46 bits, as many as the sections cover. (QEMU's default processor says 40.)
     IOMEM_END=(1 << 46) - 1,
+    pgtable_shifts=init_64.pgtable_shifts,
     PMD_SHIFT=lambda config: 21,
     # The generic pfn_valid().
     pfn_valid=lambda tree: None,
@@ -33,6 +34,7 @@ X86_64 = ArchOps(
     arch_remove_memory=init_64.arch_remove_memory,
     # The generic one of mm/memory_hotplug.c: everything.
     arch_get_mappable_range=lambda k: (0, (1 << 64) - 1),
+    PHYSMEM_END=kaslr.PHYSMEM_END,
     # The generic one of mm/memory_hotplug.c: a block's memmap fills whole PMDs.
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     # None that memory hotplug would hear.

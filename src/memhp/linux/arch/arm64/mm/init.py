@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from memhp.hardware import parse_size
 from memhp.linux import bug
+from memhp.linux.arch.arm64.include import memory
 from memhp.linux.arch.arm64.mm import mmu
 from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE
 from memhp.linux.include.mmzone import EARLY, INRANGE, SUB, UPPER, VALID, Choose, Definition
@@ -71,7 +72,9 @@ def arm64_memblock_init(k: Kernel) -> None:
 
     Source: arch/arm64/mm/init.c arm64_memblock_init() [all]
     """
-    memstart = memblock.memblock_start_of_DRAM(k) // GIB * GIB
+    memstart = memory.PHYS_OFFSET(k)
+    if k.tree.arm64_linear_map_low:
+        k.VMEMMAP_START = memory.VMEMMAP_START(k)
     k.VMEMMAP_START -= (memstart >> k.PAGE_SHIFT) * SIZEOF_STRUCT_PAGE
     if k.tree.free_area_init and k.cmdline.get("mem"):
         _limit_memory(k, parse_size(k.cmdline["mem"], "mem=") // k.PAGE_SIZE * k.PAGE_SIZE)

@@ -27,7 +27,7 @@ def __virt_addr_valid(k: Kernel, x: int) -> bool:
 
     Source: arch/x86/mm/physaddr.c __virt_addr_valid() [v4.9]
     """
-    x -= PAGE_OFFSET
+    x -= PAGE_OFFSET(k)
     if x < 0 or not phys_addr_valid(k, x):
         return False
     return mmzone.pfn_valid(k, x >> k.PAGE_SHIFT)
