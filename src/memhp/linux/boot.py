@@ -42,7 +42,7 @@ from memhp.linux.include.page_flags import (
 )
 from memhp.linux.kconfig import Kconfig
 from memhp.linux.kernel import resource
-from memhp.linux.mm import cma, memblock, memory_hotplug, nobootmem, page_alloc, sparse
+from memhp.linux.mm import cma, khugepaged, memblock, memory_hotplug, nobootmem, page_alloc, sparse
 from memhp.linux.series import arm64_rfc_2016
 from memhp.linux.state import Kernel
 from memhp.linux.tree import Tree
@@ -350,6 +350,7 @@ def do_initcalls(k: Kernel) -> None:
         cma.cma_init_reserved_areas(k)
     k.arch.initcalls(k)
     page_alloc.init_per_zone_wmark_min(k)
+    khugepaged.start_stop_khugepaged(k)
     memory.memory_dev_init(k)
     for nid in sorted(k.nodes):
         node.register_one_node(k, nid)

@@ -53,7 +53,10 @@ class Kconfig:
     NODES_SHIFT: int = 6
     CMA: bool = False
     CMA_SIZE_MBYTES: int = 64
-    MEMORY_FAILURE: bool = True
+    MEMORY_FAILURE: bool = False
+    UNACCEPTED_MEMORY: bool = False
+    ZSWAP: bool = False
+    X86_5LEVEL: bool = False
     TRANSPARENT_HUGEPAGE: bool = False
     CRASH_HOTPLUG: bool = False
     MHP_MEMMAP_ON_MEMORY: bool = False
@@ -93,7 +96,8 @@ DEFAULTS = {"arm64": ARM64, "x86_64": X86_64}
 
 # Debian's cloud kernels of bullseye: what they all have in common.
 _DEBIAN = Kconfig(
-    ARCH_MEMORY_PROBE=False, ZONE_DMA=True, HUGETLB_PAGE=True, TRANSPARENT_HUGEPAGE=True, STRICT_DEVMEM=True, HMEM_REPORTING=True)
+    ARCH_MEMORY_PROBE=False, ZONE_DMA=True, HUGETLB_PAGE=True, TRANSPARENT_HUGEPAGE=True, STRICT_DEVMEM=True, HMEM_REPORTING=True,
+    MEMORY_FAILURE=True)
 _DEBIAN_ARM64 = replace(
     _DEBIAN, FIRMWARE_MEMMAP=False, ARCH_DISCARD_MEMBLOCK=False, NODES_SHIFT=4, CMA=True, RODATA_FULL_DEFAULT_ENABLED=True)
 _DEBIAN_X86_64 = replace(_DEBIAN, ZONE_DEVICE=True, NODES_SHIFT=10, MEMORY_FAILURE=False, RANDOMIZE_MEMORY=True)
@@ -108,7 +112,7 @@ DEBIAN = {
         KFENCE=True, KFENCE_SAMPLE_INTERVAL=0),
     ("v6.12", "x86_64"): replace(
         _DEBIAN_X86_64, MEMORY_FAILURE=True, MHP_MEMMAP_ON_MEMORY=True, MEMORY_HOTPLUG_DEFAULT_ONLINE=True, CRASH_HOTPLUG=True,
-        X86_5LEVEL=True),
+        UNACCEPTED_MEMORY=True, X86_5LEVEL=True),
 }
 """By release and architecture, with 4K pages."""
 
@@ -132,7 +136,7 @@ def default(arch: str, release: str = "v4.9", page_size: int = 4096) -> Kconfig:
     if shift != config.PAGE_SHIFT and config.TRANSPARENT_HUGEPAGE:
         # arch/arm64/Kconfig: with huge pages the largest block is 32 MiB (16K pages) or 512 MiB (64K). Debian's 16K kernel comes
         # without ACPI_HOTPLUG_MEMORY.
-        config = replace(config, FORCE_MAX_ZONEORDER={14: 12, 16: 14}.get(shift, 11), ACPI_HOTPLUG_MEMORY=shift != 14)
+        config = replace(config, FORCE_MAX_ZONEORDER={14: 12, 16: 14}.get(shift, 11), ACPI_HOTPLUG_MEMORY=shift != 14, ZSWAP=shift == 14)
     return replace(config, PAGE_SHIFT=shift)
 
 

@@ -87,6 +87,7 @@ class Kernel:
         migratetypes: The migratetypes there are, in C's order.
         cma_areas: (base, size) in bytes of the areas that CMA has.
         sparsemap_buf: Room for memmaps during boot, [start, end) in bytes.
+        khugepaged: The thread that makes huge pages runs.
         swiotlb_slabs: Slabs of bounce buffers that were asked for; 0: as many as usual.
         memory_chain: Notifiers of memory hotplug, in the order they are called.
         memory_isolate_chain: Who is asked for pages of his in a pageblock that is to be isolated [v4.9].
@@ -149,6 +150,7 @@ class Kernel:
         self._vmemmap_tables_owner = self.token
         self.sparsemap_buf = (0, 0)
         self.swiotlb_slabs = 0
+        self.khugepaged = False
         self.cma_areas: tuple[tuple[int, int], ...] = ()
 
         self.max_pfn = 0

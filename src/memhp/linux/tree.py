@@ -77,6 +77,24 @@ class Tree:
         "v6.5", "", "arm64 keeps small bounce buffers also where devices reach all memory")
     nodes_always_have_data: bool = since(
         "v5.18", "", "every possible node has its data from boot on, also one without memory")
+    min_free_kbytes_max: int = value(
+        65536, ("v5.9", 262144, "", "min_free_kbytes is chosen up to 256 MiB, not 64"))
+    shows_empty_zones: bool = since(
+        "v4.12", "", "zoneinfo shows zones without pages, too, in short")
+    shown_counters: str = value(
+        "v4.9",
+        ("v5.10", "v5.10", "", "zoneinfo and meminfo: slab and stacks by node, refaults by kind, reclaimable memory, huge pages"),
+        ("v6.1", "v6.1", "", "zoneinfo and meminfo: CMA and boosted watermarks, page tables by node, promotions"),
+        ("v6.12", "v6.12", "", "zoneinfo and meminfo: the promotion watermark, demotions, pages of IOMMU tables"),
+    )
+    pcp_batch_max: int = value(
+        512 << 10, ("v4.20", 1 << 20, "", "per-cpu page lists are refilled by 1 MiB at most, not by 512 KiB"))
+    pcp_high_by_watermark: bool = since(
+        "v5.14", "", "the per-cpu page lists of a zone hold as many pages as its low watermark has")
+    movable_watermark_small: bool = since(
+        "v6.4", "", "ZONE_MOVABLE keeps no share of min_free_kbytes back, only 32 to 128 pages")
+    lowmem_reserve_keeps_managed: bool = since(
+        "v5.8", "", "a zone without managed pages reserves none, and ZONE_MOVABLE has no ratio")
     cma_pageblock_aligned: bool = since(
         "v5.18", "", "CMA areas are aligned to a pageblock, not to the largest free block")
 
@@ -261,6 +279,12 @@ class Tree:
         "v6.9", "", "the virtual memmap ends 1 GiB below the top")
     arm64_hot_remove: bool = since(
         "v5.7", "bbd6ec605c0f", "arm64/mm: Enable memory hot remove")
+    arm64_vmalloc_kib: int = value(
+        135290290112,
+        ("v5.10", 135290159040, "", "where the vmalloc area ends"),
+        ("v6.1", 133143592960, "", "where the vmalloc area ends"),
+        ("v6.12", 135288315904, "", "where the vmalloc area ends"),
+    )
     arm64_zone_dma32: bool = since(
         "v4.16", "", "arm64 has ZONE_DMA32")
     arm64_zone_dma_by_firmware: bool = since(

@@ -86,7 +86,7 @@ class ArchOps:
         PHYSMEM_END: (k) -> last byte that any memory can have.
         arch_supports_memmap_on_memory: (k, vmemmap_size) -> whether a block's memmap of that size may lie on the block.
         initcalls: (k): notifiers of its own are registered.
-        VMALLOC_TOTAL: Bytes of the vmalloc area, for /proc/meminfo.
+        VMALLOC_TOTAL: (k) -> bytes of the vmalloc area, for /proc/meminfo.
         arch_report_meminfo: (k) -> lines the architecture adds to /proc/meminfo.
         vmemmap_populate: (k, start_pfn, end_pfn, node, altmap); raises KernelError.
         vmemmap_free: (k, start_pfn, end_pfn, altmap): the memmap of a range goes.
@@ -115,7 +115,7 @@ class ArchOps:
     PHYSMEM_END: Callable[[Kernel], int]
     arch_supports_memmap_on_memory: Callable[[Kernel, int], bool]
     initcalls: Callable[[Kernel], None]
-    VMALLOC_TOTAL: int
+    VMALLOC_TOTAL: Callable[[Kernel], int]
     arch_report_meminfo: Callable[[Kernel], str]
     vmemmap_populate: Callable[[Kernel, int, int, int, VmemAltmap | None], None]
     vmemmap_free: Callable[[Kernel, int, int, VmemAltmap | None], None]

@@ -103,6 +103,8 @@ def _memory_root(k: Kernel) -> dict[str, tuple[Show | None, Store | None]]:
     if k.config.MEMORY_FAILURE and k.tree.default_online_types:
         files["soft_offline_page"] = (None, memory.soft_offline_page_store)
         files["hard_offline_page"] = (None, memory.hard_offline_page_store)
+    if k.config.CRASH_HOTPLUG:
+        files["crash_hotplug"] = memory.crash_hotplug_show, None
     if k.config.ARCH_MEMORY_PROBE:
         files["probe"] = (None, memory.memory_probe_store)
     return files
@@ -149,15 +151,29 @@ def _node_root(k: Kernel) -> dict[str, Show]:
         "online": lambda k: _node_list(k.node_states[N_ONLINE]),
         "possible": lambda k: _node_list(k.node_states[mmzone.N_POSSIBLE]),
     }
+    if not k.tree.config_movable_node:
+        files["has_generic_initiator"] = lambda k: _node_list(frozenset())
     if k.config.MOVABLE_NODE or not k.tree.config_movable_node:
         files["has_memory"] = lambda k: _node_list(k.node_states[mmzone.N_MEMORY])
     return files
 
 
-_NODE_FILES: dict[str, Callable[[Kernel, int], str]] = {
+_NODE_FILES_V4_9: dict[str, Callable[[Kernel, int], str]] = {
     "distance": node.node_read_distance,
     "meminfo": node.node_read_meminfo,
 }
+_NODE_FILES_V5_10: dict[str, Callable[[Kernel, int], str]] = {
+    **_NODE_FILES_V4_9,
+    "cpulist": node.node_read_cpulist,
+    "cpumap": node.node_read_cpumap,
+    "numastat": node.node_read_numastat,
+    "vmstat": node.node_read_vmstat,
+}
+
+
+def _node_files(k: Kernel) -> dict[str, Callable[[Kernel, int], str]]:
+    """The attributes of a node. Source: drivers/base/node.c node_dev_attrs[]"""
+    return _NODE_FILES_V4_9 if k.tree.shown_counters == "v4.9" else _NODE_FILES_V5_10
 
 
 def _number(name: str, prefix: str) -> int:
@@ -219,7 +235,7 @@ def _directory(k: Kernel, parts: tuple[str, ...]) -> list[str] | None:
             return None
         if len(rest) == 1:
             blocks = [f"memory{n}" for n, mem in k.memory_blocks.items() if nid in mem.nodes]
-            return sorted([*_NODE_FILES, "uevent", *blocks])
+            return sorted([*_node_files(k), "uevent", *blocks])
         block = _number(rest[1], "memory")
         if block in k.memory_blocks and nid in k.memory_blocks[block].nodes:
             return _directory(k, ("sys", "devices", "system", "memory", *rest[1:])) if len(rest) < 8 else None
@@ -262,8 +278,8 @@ def _file(k: Kernel, parts: tuple[str, ...]) -> tuple[Show | None, Store | None]
             return (show, None) if show is not None else None
         nid = _number(rest[0], "node")
         if nid in k.node_states[N_ONLINE]:
-            if len(rest) == 2 and rest[1] in _NODE_FILES:
-                node_show = _NODE_FILES[rest[1]]
+            if len(rest) == 2 and rest[1] in _node_files(k):
+                node_show = _node_files(k)[rest[1]]
                 return lambda k: node_show(k, nid), None
             if len(rest) == 2 and rest[1] == "uevent":
                 return lambda k: "", lambda k, text: None

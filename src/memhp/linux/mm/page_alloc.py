@@ -58,7 +58,7 @@ from memhp.linux.include.page_flags import (
     ClearPageReserved,
     SetPageReserved,
 )
-from memhp.linux.mm import compaction, migrate, page_isolation, sparse, vmstat
+from memhp.linux.mm import compaction, khugepaged, migrate, page_isolation, sparse, vmstat
 
 if TYPE_CHECKING:
     from memhp.linux.state import Kernel
@@ -72,6 +72,7 @@ _FALLBACKS = {
     MIGRATE_MOVABLE: (MIGRATE_RECLAIMABLE, MIGRATE_UNMOVABLE),
 }
 _WATERMARK_SCALE_FACTOR = 10
+_SWAP_CLUSTER_MAX = 32
 _LOWMEM_RESERVE_RATIO = {"DMA": 256, "DMA32": 256, "Normal": 32, "Movable": 32, "Device": 32}
 
 
@@ -1304,18 +1305,19 @@ def build_zonelists(k: Kernel, pgdat: PglistData) -> None:
 
 
 def zone_batchsize(k: Kernel, zone: Zone) -> int:
-    """Source: mm/page_alloc.c zone_batchsize() [v4.9]"""
-    batch = zone.managed_pages // 1024
-    if batch * k.PAGE_SIZE > 512 * 1024:
-        batch = 512 * 1024 // k.PAGE_SIZE
+    """Source: mm/page_alloc.c zone_batchsize() [all]"""
+    batch = min(zone.managed_pages // 1024, k.tree.pcp_batch_max // k.PAGE_SIZE)
     batch = max(1, batch // 4)
     return (1 << ((batch + batch // 2).bit_length() - 1)) - 1
 
 
 def pageset_set_high_and_batch(k: Kernel, zone: Zone) -> None:
-    """Source: mm/page_alloc.c pageset_set_high_and_batch(), pageset_set_batch()"""
+    """Source: mm/page_alloc.c pageset_set_high_and_batch() [v4.9], zone_set_pageset_high_and_batch() [v5.14]"""
     batch = zone_batchsize(k, zone)
-    zone.pcp_high = 6 * batch
+    if k.tree.pcp_high_by_watermark:
+        zone.pcp_high = max(zone.watermark[WMARK_LOW] // k.hardware.cpus, max(1, batch) << 2)
+    else:
+        zone.pcp_high = 6 * batch
     zone.pcp_batch = max(1, batch)
 
 
@@ -1382,18 +1384,21 @@ def __setup_per_zone_wmarks(k: Kernel) -> None:
     Share min_free_kbytes out among the zones.
 
     Context: zonelists_mutex held.
-    Source: mm/page_alloc.c __setup_per_zone_wmarks() [v4.9]
+    Source: mm/page_alloc.c __setup_per_zone_wmarks() [all]
     """
     pages_min = k.min_free_kbytes >> (k.PAGE_SHIFT - 10)
     zones = _zones(k)
-    lowmem_pages = sum([zone.managed_pages for zone in zones])
+    small = k.ZONE_MOVABLE if k.tree.movable_watermark_small else -1
+    lowmem_pages = sum([zone.managed_pages for zone in zones if zone.idx != small])
     for zone in zones:
         managed = zone.managed_pages
-        if not managed:
+        if not managed and zone.idx != small:
             zone.watermark = (0, 0, 0)
             continue
         low = pages_min * managed // lowmem_pages
         step = max(low >> 2, managed * _WATERMARK_SCALE_FACTOR // 10000)
+        if zone.idx == small:
+            low = max(_SWAP_CLUSTER_MAX, min(managed // 1024, 128))
         zone.watermark = (low, low + step, low + step * 2)
     calculate_totalreserve_pages(k)
 
@@ -1403,6 +1408,9 @@ def setup_per_zone_wmarks(k: Kernel) -> None:
     lock_zonelists(k)
     __setup_per_zone_wmarks(k)
     unlock_zonelists(k)
+    if k.tree.pcp_high_by_watermark:
+        for zone in _zones(k):
+            zone_pcp_update(k, zone)
 
 
 def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
@@ -1414,6 +1422,9 @@ def setup_per_zone_lowmem_reserve(k: Kernel) -> None:
             above = 0
             ratio = _LOWMEM_RESERVE_RATIO[zones[i].name]
             reserve = [0] * len(zones)
+            if k.tree.lowmem_reserve_keeps_managed and (not managed[i] or i == k.ZONE_MOVABLE):
+                zones[i].lowmem_reserve = tuple(reserve)
+                continue
             for j in range(i + 1, len(zones)):
                 above += managed[j]
                 reserve[j] = above // ratio
@@ -1425,13 +1436,15 @@ def init_per_zone_wmark_min(k: Kernel) -> None:
     """
     Choose min_free_kbytes from the memory there is, then set watermarks, counters' thresholds and reserves.
 
-    Source: mm/page_alloc.c init_per_zone_wmark_min() [v4.9]
+    Source: mm/page_alloc.c init_per_zone_wmark_min() [all]
     """
     lowmem_kbytes = nr_free_buffer_pages(k) * (k.PAGE_SIZE >> 10)
-    k.min_free_kbytes = min(65536, max(128, isqrt(lowmem_kbytes * 16)))
+    k.min_free_kbytes = min(k.tree.min_free_kbytes_max, max(128, isqrt(lowmem_kbytes * 16)))
     setup_per_zone_wmarks(k)
     vmstat.refresh_zone_stat_thresholds(k)
     setup_per_zone_lowmem_reserve(k)
+    if k.khugepaged:
+        khugepaged.khugepaged_min_free_kbytes_update(k)
 
 
 # What offlining would meet

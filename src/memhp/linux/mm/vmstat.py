@@ -41,6 +41,43 @@ _NODE_ITEMS = (
 )
 
 
+# Since v5.10. What v6.1 and v6.12 have more stands between the parts.
+_NODE_ITEMS_V5_10 = (
+    "nr_inactive_anon", "nr_active_anon", "nr_inactive_file", "nr_active_file", "nr_unevictable", "nr_slab_reclaimable",
+    "nr_slab_unreclaimable", "nr_isolated_anon", "nr_isolated_file", "workingset_nodes", "workingset_refault_anon",
+    "workingset_refault_file", "workingset_activate_anon", "workingset_activate_file", "workingset_restore_anon",
+    "workingset_restore_file", "workingset_nodereclaim", "nr_anon_pages", "nr_mapped", "nr_file_pages", "nr_dirty",
+    "nr_writeback", "nr_writeback_temp", "nr_shmem", "nr_shmem_hugepages", "nr_shmem_pmdmapped", "nr_file_hugepages",
+    "nr_file_pmdmapped", "nr_anon_transparent_hugepages", "nr_vmscan_write", "nr_vmscan_immediate_reclaim", "nr_dirtied",
+    "nr_written",
+)
+_NODE_ITEMS_LAST = ("nr_kernel_misc_reclaimable", "nr_foll_pin_acquired", "nr_foll_pin_released", "nr_kernel_stack")
+_PAGE_TABLES = ("nr_page_table_pages", "nr_sec_page_table_pages")
+_PROMOTIONS = ("nr_swapcached", "pgpromote_success", "pgpromote_candidate")
+_DEMOTIONS = ("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged")
+_ZONE_ITEMS_TODAY = (
+    "nr_free_pages", "nr_zone_inactive_anon", "nr_zone_active_anon", "nr_zone_inactive_file", "nr_zone_active_file",
+    "nr_zone_unevictable", "nr_zone_write_pending", "nr_mlock",
+)
+
+NODE_ITEMS = {
+    "v4.9": _NODE_ITEMS,
+    "v5.10": (*_NODE_ITEMS_V5_10, *_NODE_ITEMS_LAST),
+    "v6.1": (*_NODE_ITEMS_V5_10, "nr_throttled_written", *_NODE_ITEMS_LAST, *_PAGE_TABLES, *_PROMOTIONS),
+    "v6.12": (
+        *_NODE_ITEMS_V5_10, "nr_throttled_written", *_NODE_ITEMS_LAST, *_PAGE_TABLES, "nr_iommu_pages", *_PROMOTIONS,
+        *_DEMOTIONS),
+}
+"""Counters of a node, by `Tree.shown_counters`."""
+ZONE_ITEMS = {
+    "v4.9": _ZONE_ITEMS,
+    "v5.10": (*_ZONE_ITEMS_TODAY, "nr_page_table_pages", "nr_bounce", "nr_zspages", "nr_free_cma"),
+    "v6.1": (*_ZONE_ITEMS_TODAY, "nr_bounce", "nr_zspages", "nr_free_cma"),
+    "v6.12": (*_ZONE_ITEMS_TODAY, "nr_bounce", "nr_zspages", "nr_free_cma"),
+}
+"""Counters of a zone, likewise."""
+
+
 @dataclass(slots=True)
 class Usage:
     """Pages in use, by kind."""
@@ -109,8 +146,79 @@ def zoneinfo_show(k: Kernel) -> str:
     """
     /proc/zoneinfo.
 
-    Source: mm/vmstat.c zoneinfo_show_print() [v4.9]
+    Source: mm/vmstat.c zoneinfo_show() [all]
     """
+    if not k.tree.shows_empty_zones:
+        return _zoneinfo_show_v4_9(k)
+    shown = []
+    for nid in sorted(k.node_states[mmzone.N_ONLINE]):
+        for zone in k.nodes[nid].node_zones:
+            shown += zoneinfo_show_print(k, zone)
+    return "".join(line + "\n" for line in shown)
+
+
+def node_counters(k: Kernel, nid: int) -> dict[str, int]:
+    """Return the counters of a node that are not 0. Source: mm/vmstat.c node_page_state_pages()"""
+    use = _usage(k, None, nid)
+    return {
+        "nr_active_anon": use.anon, "nr_anon_pages": use.anon, "nr_inactive_anon": use.file, "nr_file_pages": use.file,
+        "nr_shmem": use.file, "nr_slab_reclaimable": use.reclaimable, "nr_slab_unreclaimable": use.slab - use.reclaimable,
+        "nr_kernel_stack": use.stack << (k.PAGE_SHIFT - 10), "nr_page_table_pages": use.page_table,
+    }
+
+
+def zone_counters(k: Kernel, zone: Zone) -> dict[str, int]:
+    """Return the counters of a zone that are not 0. Source: mm/vmstat.c zone_page_state()"""
+    use = _usage(k, zone, zone.nid)
+    return {
+        "nr_free_pages": zone.nr_free_pages, "nr_zone_active_anon": use.anon, "nr_zone_inactive_anon": use.file,
+        "nr_page_table_pages": use.page_table, "nr_free_cma": zone.nr_free_cma_pages,
+    }
+
+
+def zoneinfo_show_print(k: Kernel, zone: Zone) -> list[str]:
+    """
+    One zone of /proc/zoneinfo. The node's counters stand with its first zone that has pages; a zone without is shown in short.
+
+    Source: mm/vmstat.c zoneinfo_show_print() [v5.10, v6.1, v6.12]
+    """
+    counters = k.tree.shown_counters
+    lines = [f"Node {zone.nid}, zone {zone.name:>8}"]
+    first = next((z for z in k.nodes[zone.nid].node_zones if mmzone.populated_zone(z)), None)
+    if zone is first:
+        node = node_counters(k, zone.nid)
+        lines.append("  per-node stats")
+        lines += [f"      {name:<12} {node.get(name, 0)}" for name in NODE_ITEMS[counters]]
+    low, mid, high = zone.watermark
+    lines.append(f"  pages free     {zone.nr_free_pages}")
+    marks = {"min": low, "low": mid, "high": high}
+    if counters != "v5.10":
+        marks = {"boost": 0, **marks}
+    if counters == "v6.12":
+        marks["promo"] = high + high - mid
+    sizes = {"spanned": zone.spanned_pages, "present": zone.present_pages, "managed": zone.managed_pages}
+    if counters != "v5.10":
+        sizes["cma"] = zone.cma_pages
+    lines += [f"        {name:<8} {pages}" for name, pages in {**marks, **sizes}.items()]
+    lines.append(f"        protection: ({', '.join(map(str, zone.lowmem_reserve))})")
+    if not mmzone.populated_zone(zone):
+        return lines
+    items = zone_counters(k, zone)
+    more = ("nr_unaccepted",) if k.config.UNACCEPTED_MEMORY else ()
+    lines += [
+        f"      {name:<12} {items.get(name, 0)}"
+        for name in (*ZONE_ITEMS[counters], *more, *(_NUMA_ITEMS if k.config.NUMA else ()))]
+    lines.append("  pagesets")
+    for cpu in range(k.hardware.cpus):
+        lines += [
+            f"    cpu: {cpu}", "              count: 0", f"              high:  {zone.pcp_high}",
+            f"              batch: {zone.pcp_batch}", f"  vm stats threshold: {zone.stat_threshold}",
+        ]
+    return [*lines, "  node_unreclaimable:  0", f"  start_pfn:           {zone.zone_start_pfn}"]
+
+
+def _zoneinfo_show_v4_9(k: Kernel) -> str:
+    """Source: mm/vmstat.c zoneinfo_show_print() [v4.9]"""
     lines: list[str] = []
     first_of: set[int] = set()
     for zone in _populated(k):
@@ -167,13 +275,19 @@ def frag_show(k: Kernel) -> str:
 
 def pagetypeinfo_show(k: Kernel) -> str:
     """
-    /proc/pagetypeinfo: free blocks and pageblocks by migratetype.
+    /proc/pagetypeinfo: free blocks and pageblocks by migratetype, node by node.
 
-    Source: mm/vmstat.c pagetypeinfo_showfree_print(), pagetypeinfo_showblockcount_print() [v4.9]
+    Source: mm/vmstat.c pagetypeinfo_show() [all]
     """
+    return "".join(_pagetypeinfo_of(k, nid) for nid in sorted(k.node_states[mmzone.N_MEMORY]))
+
+
+def _pagetypeinfo_of(k: Kernel, nid: int) -> str:
+    """Source: mm/vmstat.c pagetypeinfo_showfree_print(), pagetypeinfo_showblockcount_print() [all]"""
     out = [f"Page block order: {k.pageblock_order}\n", f"Pages per block:  {k.pageblock_nr_pages}\n", "\n"]
     out.append(f"{'Free pages count per migrate type at order':<43} " + "".join(f"{o:6} " for o in range(k.MAX_ORDER)) + "\n")
-    for zone in _populated(k):
+    zones = [zone for zone in k.nodes[nid].node_zones if mmzone.populated_zone(zone)]
+    for zone in zones:
         for mtype in k.migratetypes:
             out.append(f"Node {zone.nid:4}, zone {zone.name:>8}, type {MIGRATE_NAMES[mtype]:>12} ")
             area = zone.free_area
@@ -185,7 +299,7 @@ def pagetypeinfo_show(k: Kernel) -> str:
             out.append("\n")
     names = [MIGRATE_NAMES[mtype] for mtype in k.migratetypes]
     out.append("\n" + f"{'Number of blocks type ':<23}" + "".join(f"{name:>12} " for name in names) + "\n")
-    for zone in _populated(k):
+    for zone in zones:
         by_type = _block_counts(k, zone)
         counts = [by_type[mtype] for mtype in k.migratetypes]
         out.append(f"Node {zone.nid}, zone {zone.name:>8} " + "".join(f"{count:12} " for count in counts) + "\n")

@@ -37,7 +37,8 @@ ARM64 = ArchOps(
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     # Boot memory is not to go offline.
     initcalls=mmu.prevent_bootmem_remove_init,
-    VMALLOC_TOTAL=135290290112 * KIB,
+    # As meminfo shows it; with 16K pages seen on v6.12.
+    VMALLOC_TOTAL=lambda k: (51804889088 if k.PAGE_SHIFT == 14 else k.tree.arm64_vmalloc_kib) * KIB,
     arch_report_meminfo=lambda k: "",
     vmemmap_populate=mmu.vmemmap_populate,
     vmemmap_free=mmu.vmemmap_free,

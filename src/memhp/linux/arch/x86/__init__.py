@@ -8,12 +8,12 @@ from memhp.linux.arch.x86.include import page
 from memhp.linux.arch.x86.kernel import e820
 from memhp.linux.arch.x86.mm import init, init_64, ioremap, kaslr, physaddr
 from memhp.linux.include.io import NORMAL
-from memhp.units import KIB
+from memhp.units import TIB
 
 X86_64 = ArchOps(
     name="x86_64",
     SECTION_SIZE_BITS=lambda tree, config: 27,
-    MAX_PHYSMEM_BITS=lambda tree, config: 46,
+    MAX_PHYSMEM_BITS=lambda tree, config: 52 if config.X86_5LEVEL else 46,
     # Without hugetlb a pageblock is the largest free block; with it, 2 MiB.
     pageblock_order=lambda tree, config: 9 if config.HUGETLB_PAGE else config.FORCE_MAX_ZONEORDER - 1,
     VMEMMAP_START=0xFFFFEA0000000000,
@@ -39,7 +39,7 @@ X86_64 = ArchOps(
     arch_supports_memmap_on_memory=lambda k, vmemmap_size: vmemmap_size % (1 << k.arch.PMD_SHIFT(k.config)) == 0,
     # None that memory hotplug would hear.
     initcalls=lambda k: None,
-    VMALLOC_TOTAL=34359738367 * KIB,
+    VMALLOC_TOTAL=lambda k: (12800 if k.config.X86_5LEVEL else 32) * TIB - 1,
     arch_report_meminfo=init_64.arch_report_meminfo,
     vmemmap_populate=init_64.vmemmap_populate,
     vmemmap_free=init_64.vmemmap_free,

@@ -520,6 +520,15 @@ def valid_zones_show(k: Kernel, mem: MemoryBlock) -> str:
 # Files of the bus
 
 
+def crash_hotplug_show(k: Kernel) -> str:
+    """
+    Whether the kernel tells a crash kernel of hot-added memory; here none is loaded.
+
+    Source: drivers/base/memory.c crash_hotplug_show() [v6.6]
+    """
+    return "0\n"
+
+
 def auto_online_blocks_show(k: Kernel) -> str:
     """Source: drivers/base/memory.c auto_online_blocks_show() [v5.7]"""
     return f"{_ONLINE_WORDS[memory_hotplug.mhp_get_default_online_type(k)]}\n"

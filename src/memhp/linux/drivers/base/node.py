@@ -201,24 +201,86 @@ def node_read_meminfo(k: Kernel, nid: int) -> str:
     """
     /sys/devices/system/node/nodeN/meminfo.
 
-    Source: drivers/base/node.c node_read_meminfo() [v4.9]
+    Source: drivers/base/node.c node_read_meminfo() [all]
     """
     shift = k.PAGE_SHIFT - 10
     zones = k.nodes[nid].node_zones
     total = sum(zone.managed_pages for zone in zones)
     free = sum(zone.nr_free_pages for zone in zones)
     use = vmstat.usage(k, nid)
-    rows = [
-        ("MemTotal", total << shift), ("MemFree", free << shift), ("MemUsed", (total - free) << shift),
-        ("Active", use.anon << shift), ("Inactive", use.file << shift),
-        ("Active(anon)", use.anon << shift), ("Inactive(anon)", 0), ("Active(file)", 0), ("Inactive(file)", use.file << shift),
-        ("Unevictable", 0), ("Mlocked", 0), ("Dirty", 0), ("Writeback", 0),
-        ("FilePages", use.file << shift), ("Mapped", 0), ("AnonPages", use.anon << shift), ("Shmem", 0),
-        ("KernelStack", use.stack << shift), ("PageTables", use.page_table << shift), ("NFS_Unstable", 0), ("Bounce", 0),
-        ("WritebackTmp", 0), ("Slab", use.slab << shift), ("SReclaimable", use.reclaimable << shift),
-        ("SUnreclaim", (use.slab - use.reclaimable) << shift),
-    ]
-    return "".join(f"Node {nid} {name + ':':<15} {value:>8} kB\n" for name, value in rows)
+    today = k.tree.shown_counters
+    pages = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
+    if today not in ("v4.9", "v5.10"):
+        pages["SwapCached"] = 0
+    pages |= {
+        "Active": use.anon, "Inactive": use.file, "Active(anon)": use.anon, "Inactive(anon)": 0, "Active(file)": 0,
+        "Inactive(file)": use.file, "Unevictable": 0, "Mlocked": 0, "Dirty": 0, "Writeback": 0, "FilePages": use.file,
+        "Mapped": 0, "AnonPages": use.anon, "Shmem": 0, "KernelStack": use.stack, "PageTables": use.page_table,
+    }
+    if today not in ("v4.9", "v5.10"):
+        pages["SecPageTables"] = 0
+    pages |= {"NFS_Unstable": 0, "Bounce": 0, "WritebackTmp": 0}
+    if today != "v4.9":
+        pages["KReclaimable"] = use.reclaimable
+    pages |= {"Slab": use.slab, "SReclaimable": use.reclaimable, "SUnreclaim": use.slab - use.reclaimable}
+    if today != "v4.9":
+        pages |= dict.fromkeys(("AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"), 0)
+    if k.config.UNACCEPTED_MEMORY:
+        pages["Unaccepted"] = 0
+    # Two names stand one column to the left in trees before v6.12.
+    narrow = ("FileHugePages", "FilePmdMapped") if today in ("v5.10", "v6.1") else ()
+    text = "".join(
+        f"Node {nid} {name + ':':<{14 if name in narrow else 15}} {count << shift:>8} kB\n" for name, count in pages.items())
+    return text if today == "v4.9" else text + hugetlb_report_node_meminfo(k, nid)
+
+
+def hugetlb_report_node_meminfo(k: Kernel, nid: int) -> str:
+    """A node's huge pages; the model keeps them on node 0. Source: mm/hugetlb.c hugetlb_report_node_meminfo() [v5.10]"""
+    pool = k.hstate
+    counts = (("Total", pool.nr_huge_pages), ("Free", len(pool.free)), ("Surp", pool.surplus_huge_pages))
+    return "".join(f"Node {nid} HugePages_{name + ':':<6} {0 if nid else count:5}\n" for name, count in counts)
+
+
+def node_read_cpulist(k: Kernel, nid: int) -> str:
+    """The processors of a node: all are on the first. Source: drivers/base/node.c cpulist_read() [v5.10], node_read_cpulist()"""
+    last = k.hardware.cpus - 1
+    return ("\n" if nid else f"0-{last}\n") if last else ("\n" if nid else "0\n")
+
+
+def node_read_cpumap(k: Kernel, nid: int) -> str:
+    """The same as a mask. Source: drivers/base/node.c cpumap_read() [v5.10], node_read_cpumask()"""
+    words, mask = [], 0 if nid else (1 << k.hardware.cpus) - 1
+    for _ in range(-(-k.hardware.cpus // 32)):
+        words.append(f"{mask & 0xFFFFFFFF:08x}")
+        mask >>= 32
+    words[-1] = words[-1][-max(1, -(-(k.hardware.cpus % 32 or 32) // 4)):]
+    return ",".join(reversed(words)) + "\n"
+
+
+def node_read_vmstat(k: Kernel, nid: int) -> str:
+    """
+    /sys/devices/system/node/nodeN/vmstat: the zones' counters together, then the node's.
+
+    Source: drivers/base/node.c node_read_vmstat() [v5.10, v6.1, v6.12]
+    """
+    counters = k.tree.shown_counters
+    zones: dict[str, int] = {}
+    for zone in k.nodes[nid].node_zones:
+        for name, count in vmstat.zone_counters(k, zone).items():
+            zones[name] = zones.get(name, 0) + count
+    node = vmstat.node_counters(k, nid)
+    more = ("nr_unaccepted",) if k.config.UNACCEPTED_MEMORY else ()
+    numa = ("numa_hit", "numa_miss", "numa_foreign", "numa_interleave", "numa_local", "numa_other")
+    lines = [(name, zones.get(name, 0)) for name in (*vmstat.ZONE_ITEMS[counters], *more)]
+    lines += [(name, 0) for name in numa]
+    lines += [(name, node.get(name, 0)) for name in vmstat.NODE_ITEMS[counters]]
+    return "".join(f"{name} {count}\n" for name, count in lines)
+
+
+def node_read_numastat(k: Kernel, nid: int) -> str:
+    """/sys/devices/system/node/nodeN/numastat. Source: drivers/base/node.c node_read_numastat()"""
+    names = ("numa_hit", "numa_miss", "numa_foreign", "interleave_hit", "local_node", "other_node")
+    return "".join(f"{name} 0\n" for name in names)
 
 
 def node_read_distance(k: Kernel, nid: int) -> str:
