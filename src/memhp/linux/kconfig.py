@@ -56,7 +56,6 @@ class Kconfig:
     MEMORY_FAILURE: bool = False
     UNACCEPTED_MEMORY: bool = False
     ZSWAP: bool = False
-    X86_5LEVEL: bool = False
     TRANSPARENT_HUGEPAGE: bool = False
     CRASH_HOTPLUG: bool = False
     MHP_MEMMAP_ON_MEMORY: bool = False
@@ -136,7 +135,8 @@ def default(arch: str, release: str = "v4.9", page_size: int = 4096) -> Kconfig:
     if shift != config.PAGE_SHIFT and config.TRANSPARENT_HUGEPAGE:
         # arch/arm64/Kconfig: with huge pages the largest block is 32 MiB (16K pages) or 512 MiB (64K). Debian's 16K kernel comes
         # without ACPI_HOTPLUG_MEMORY.
-        config = replace(config, FORCE_MAX_ZONEORDER={14: 12, 16: 14}.get(shift, 11), ACPI_HOTPLUG_MEMORY=shift != 14, ZSWAP=shift == 14)
+        order = {14: 12, 16: 14}.get(shift, 11)
+        config = replace(config, FORCE_MAX_ZONEORDER=order, ACPI_HOTPLUG_MEMORY=shift != 14, ZSWAP=shift == 14)
     return replace(config, PAGE_SHIFT=shift)
 
 

@@ -420,9 +420,7 @@ def arch_report_meminfo(k: Kernel) -> str:
         return "".join([*lines, f"DirectMap1G:    {sizes[PUD]:>8} kB\n"] if "nogbpages" not in k.cmdline else lines)
     mapped = len(k.linear.leaves)
     small = min(mapped, _DIRECT_MAP_4K)
-    text = f"DirectMap4k:    {small // KIB:>8} kB\nDirectMap2M:    {(mapped - small) // KIB:>8} kB\n"
-    # The recorded v4.9's processor had no pages of 1 GiB; the lab's has, and QEMU's memory begins too low to use them.
-    return text if k.tree.shown_counters == "v4.9" else text + f"DirectMap1G:    {0:>8} kB\n"
+    return f"DirectMap4k:    {small // KIB:>8} kB\nDirectMap2M:    {(mapped - small) // KIB:>8} kB\n"
 
 
 def kern_addr_valid(k: Kernel, addr: int) -> bool:
