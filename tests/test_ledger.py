@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import defaultdict
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -22,11 +26,39 @@ def test_what_is_claimed_is_held(name: str) -> None:
     chosen = [c for c in comparisons() if c.tree == name and c.name in COVER.get(name, [])]
     tally = ledger.run(chosen)
     assert {} == {c.name: why for c, why in tally.unequal.items()}
-    held = tally.held()[name]
+    held = tally.held[name]
     for key, places in ledger.claimed(DATA, name).items():
         function = ledger.functions()[key]
         missing = [function.lines[place].first for place in sorted(places - held.get(key, set()))]
         assert not missing, f"{key[0]} {key[1]}: line {missing[0]} is held by nothing; {AGAIN}"
+
+
+def test_notes_say_what_a_trace_function_says() -> None:
+    """One comparison, looked at in both ways: the same lines ran."""
+    comparison = next(c for c in comparisons() if c.name == "recorded v4.9-x86_64/2c-movable-below")
+    seen: dict[str, set[int]] = defaultdict(set)
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        _, root, room = frame.f_code.co_filename.rpartition("/memhp/linux/")
+        if not root:
+            return None
+        if event == "line":
+            seen[room].add(frame.f_lineno)
+        return trace
+
+    ledger.forget()
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        comparison.run()
+    finally:
+        sys.settrace(previous)
+    with ledger.Looking({key: set(ledger.countable(key)) for key in ledger.functions()}) as looking:
+        ran = looking.run(comparison.run)
+    for key, function in ledger.functions().items():
+        traced = {place for place in ledger.countable(key)
+                  if seen[key[0]] & set(range(function.lines[place].first, function.lines[place].last + 1))}
+        assert traced == ran.get(key, set()), key
 
 
 def test_the_page_and_the_data_say_the_same() -> None:

@@ -2,8 +2,7 @@
 """
 The ledger: which lines of the model ran in a comparison with a real kernel that was equal.
 
-    python -m tools.ledger            run every comparison; write the ledger, and its tables in docs/fidelity.md
-    python -m tools.ledger --list     say what each comparison takes, and write nothing
+    python -m tools.ledger      make every comparison; write the ledger, and its tables in docs/fidelity.md
 
 A line counts for one kernel tree at a time. What a tree can run at all is read off the facts: where a body asks `k.tree.fact`,
 the other branch is none of that tree's, and neither are functions that only such branches call.
@@ -16,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import json
 import sys
 import time
@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -34,8 +33,8 @@ from tests.comparisons import Comparison, Different, comparisons
 from memhp.checker import lines
 from memhp.checker.ledger import NAME
 from memhp.checker.lines import Function
+from memhp.checker.notes import Chosen, Key, Notes, first_line
 from memhp.linux import tree
-from memhp.linux.ftrace import ROOT as ROOMS_ROOT
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "src" / "memhp" / "recorded" / NAME
@@ -45,7 +44,6 @@ _FOLDERS = {"arm64": ("arch/arm64", "arch/arm"), "x86_64": ("arch/x86",)}
 COVER = ROOT / "tests" / "data" / "ledger-cover.json"
 PAGE = ROOT / "docs" / "fidelity.md"
 
-Key = tuple[str, str]
 Ran = dict[Key, set[int]]
 """Function -> which of its lines ran, by their place in it."""
 
@@ -67,55 +65,53 @@ def _places(key: Key) -> dict[int, int]:
     return places
 
 
+def _offset(key: Key, place: int) -> int:
+    """Return how far below the beginning of its function a line is."""
+    function = functions()[key]
+    return function.lines[place].first - function.first
+
+
 # What ran
 
 
-class Tracer:
-    """Notes which lines of the model run."""
+class Looking:
+    """
+    Runs calls and says which of the wanted lines run in them.
 
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[CodeType, Key | None]] = {}
-        self._lines: dict[int, set[int]] = {}
-        self._traces: dict[int, Callable[..., Any] | None] = {}
+    Args:
+        wanted: Function -> lines.
+    """
+
+    def __init__(self, wanted: Ran) -> None:
+        importlib.import_module("memhp.backends.model")
+        self.wanted = {key: set(places) for key, places in wanted.items()}
+        self._seen: dict[Key, set[int]] = defaultdict(set)
+        self._notes = Notes(lambda key, line: self._seen[key].add(line))
+
+    def __enter__(self) -> Looking:
+        self._notes.__enter__()
+        self._notes.put({key: self._chosen(key) for key in self.wanted})
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._notes.close()
+
+    def _chosen(self, key: Key) -> Chosen:
+        function = functions()[key]
+        return Chosen(function.first, function.last, sorted({_offset(key, place) for place in self.wanted[key]}))
 
     def run(self, call: Callable[[], None]) -> Ran:
         """Return what a call runs; what it raises goes through."""
-        for seen in self._lines.values():
-            seen.clear()
+        self._seen.clear()
         forget()
-        previous = sys.gettrace()
-        sys.settrace(self._enter)
-        try:
-            call()
-        finally:
-            sys.settrace(previous)
-        ran: Ran = defaultdict(set)
-        for at, seen in self._lines.items():
-            _, key = self._known[at]
-            if seen and key is not None:
-                places = _places(key)
-                ran[key].update(places[n] for n in seen if n in places)
-        return dict(ran)
+        call()
+        return {key: {place for place in self.wanted[key] if _offset(key, place) in seen} for key, seen in self._seen.items()}
 
-    def _enter(self, frame: FrameType, event: str, arg: object) -> Any:
-        at = id(frame.f_code)
-        if at not in self._traces:
-            self._traces[at] = self._trace(frame.f_code)
-        return self._traces[at]
-
-    def _trace(self, code: CodeType) -> Callable[..., Any] | None:
-        key = key_of(code)
-        self._known[id(code)] = (code, key)
-        if key is None:
-            return None
-        seen = self._lines[id(code)] = set()
-        add = seen.add
-
-        def line(frame: FrameType, event: str, arg: object) -> Any:
-            add(frame.f_lineno)
-            return line
-
-        return line
+    def drop(self, found: Ran) -> None:
+        """Look for these no more."""
+        for key, places in found.items():
+            self.wanted[key] -= places
+        self._notes.put({key: self._chosen(key) for key in found})
 
 
 def forget() -> None:
@@ -125,18 +121,6 @@ def forget() -> None:
             for value in vars(module).values():
                 if hasattr(value, "cache_clear"):
                     value.cache_clear()
-
-
-def key_of(code: CodeType) -> Key | None:
-    """Return the function of the model that a code object is, or is part of."""
-    _, root, room = code.co_filename.replace("\\", "/").rpartition(ROOMS_ROOT)
-    if not root or room in lines.NOT_THE_MODEL or code.co_name == "<module>":
-        return None
-    name = code.co_qualname.partition(".<locals>")[0]
-    if name == "<lambda>":
-        return next((key for key, f in functions().items()
-                     if key[0] == room and "<lambda>" in key[1] and f.first == code.co_firstlineno), None)
-    return (room, name) if (room, name) in functions() else None
 
 
 # What a tree can run
@@ -242,7 +226,7 @@ def _live(node: ast.FunctionDef | ast.Lambda, key: Key, which: tree.Tree | None)
         return live
 
     def one(statement: ast.AST, live: bool) -> bool:
-        place = places.get(lines.first_line(statement))
+        place = places.get(first_line(statement))
         if place is not None and live:
             parts[place].live = True
             for child in ast.iter_child_nodes(statement):
@@ -303,39 +287,19 @@ def _known(test: ast.expr, which: tree.Tree | None) -> bool | None:
 @dataclass(slots=True)
 class Tally:
     """
-    Everything that the comparisons gave.
+    What the comparisons gave.
 
     Attributes:
-        ran: Comparison -> what ran in it.
-        seconds: Comparison -> how long it took, without being watched.
+        held: Tree -> what ran in comparisons that were equal.
+        cover: Tree -> the comparisons that held something new, in order; together they hold it all.
+        equal: Those that were equal.
         unequal: Comparison -> what differed; its lines are not held.
     """
 
-    ran: dict[Comparison, Ran] = field(default_factory=dict)
-    seconds: dict[Comparison, float] = field(default_factory=dict)
+    held: dict[str, Ran] = field(default_factory=lambda: {name: defaultdict(set) for name in trees()})
+    cover: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in trees()})
+    equal: list[Comparison] = field(default_factory=list)
     unequal: dict[Comparison, str] = field(default_factory=dict)
-
-    def held(self) -> dict[str, Ran]:
-        """Return tree -> what is held."""
-        held: dict[str, Ran] = {name: defaultdict(set) for name in trees()}
-        for comparison, ran in self.ran.items():
-            for key, places in ran.items():
-                held[comparison.tree][key] |= places & countable(key)
-        return held
-
-    def cover(self) -> dict[str, list[str]]:
-        """Return tree -> few comparisons that together run all that is held."""
-        found: dict[str, list[str]] = {}
-        for name, held in self.held().items():
-            left = {(key, place) for key, places in held.items() for place in places}
-            ran = {c: {(key, place) for key, places in r.items() for place in places & countable(key)}
-                   for c, r in self.ran.items() if c.tree == name}
-            found[name] = []
-            while left:
-                best = max(ran, key=lambda c: (len(ran[c] & left), c.name))
-                found[name].append(best.name)
-                left -= ran[best]
-        return found
 
 
 @cache
@@ -345,25 +309,34 @@ def countable(key: Key) -> frozenset[int]:
 
 
 def trees() -> list[str]:
-    """Return the kernel trees that can be booted in the model."""
-    return [name for name, which in tree.TREES.items() if which.modelled]
+    """Return the kernel trees."""
+    return list(tree.TREES)
 
 
-def run(chosen: Iterable[Comparison], progress: Callable[[str], None] = lambda text: None, *, clock: bool = False) -> Tally:
-    """Make comparisons and note what runs in them; with `clock` each is made twice, for its time when nobody looks."""
-    tally, tracer = Tally(), Tracer()
+def run(chosen: Iterable[Comparison], progress: Callable[[str], None] = lambda text: None) -> Tally:
+    """Make comparisons and note what runs in them."""
+    tally = Tally()
+    by_tree: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in chosen:
-        try:
-            begun = time.perf_counter()
-            if clock:
-                comparison.run()
-            tally.seconds[comparison] = time.perf_counter() - begun
-            tally.ran[comparison] = tracer.run(comparison.run)
-        except Exception as err:
-            tally.unequal[comparison] = str(err) if isinstance(err, Different) else repr(err)
-        lines_run = sum(map(len, tally.ran.get(comparison, {}).values()))
-        found = tally.unequal.get(comparison, "")
-        progress(f"{tally.seconds[comparison]:6.2f} s {lines_run:5} lines  {comparison.name}{f': {found}' if found else ''}")
+        by_tree[comparison.tree].append(comparison)
+    for name, those in by_tree.items():
+        with Looking({key: set(countable(key)) for key in functions()}) as looking:
+            for comparison in those:
+                begun = time.perf_counter()
+                try:
+                    new = looking.run(comparison.run)
+                except Exception as err:
+                    tally.unequal[comparison] = str(err) if isinstance(err, Different) else repr(err)
+                    progress(f"differs  {comparison.name}: {tally.unequal[comparison]}")
+                    continue
+                looking.drop(new)
+                tally.equal.append(comparison)
+                for key, places in new.items():
+                    tally.held[name][key] |= places
+                count = sum(map(len, new.values()))
+                if count:
+                    tally.cover[name].append(comparison.name)
+                progress(f"{time.perf_counter() - begun:6.2f} s {count:5} lines more  {comparison.name}")
     return tally
 
 
@@ -380,7 +353,7 @@ def as_data(held: dict[str, Ran]) -> dict[str, Any]:
             for name in trees():
                 ran = held[name].get(key, set())
                 if ran or not code:
-                    unheld[name] = sorted({function.lines[place].first - function.first for place in code - ran})
+                    unheld[name] = sorted({_offset(key, place) for place in code - ran})
             entries[key[1]] = [function.first, function.last, function.digest, unheld, function.label]
         rooms[room] = {"text": lines.digest(lines.read_room(room)), "functions": entries}
     return {"rooms": rooms}
@@ -422,8 +395,9 @@ def replace_part(page: str, part: str, text: str) -> str:
     return f"{before}{begin}\n{text.strip()}\n\n{end}{rest.partition(end)[2]}"
 
 
-def tables(held: dict[str, Ran], cover: dict[str, list[str]], made: Sequence[Comparison], unequal: int) -> str:
+def tables(tally: Tally) -> str:
     """Return the ledger for people."""
+    held, unequal = tally.held, len(tally.unequal)
     reach = Reach()
     live = {name: {key: places & countable(key) for key, places in reach.of(name).items()} for name in trees()}
     anywhere = reach.of("")
@@ -434,8 +408,9 @@ def tables(held: dict[str, Ran], cover: dict[str, list[str]], made: Sequence[Com
         total = sum(map(len, live[name].values()))
         got = sum(len(held[name].get(key, set()) & places) for key, places in live[name].items())
         parts = [_part(held[name].get(key, set()), places) for key, places in live[name].items() if places]
-        rows.append((name, str(sum(c.tree == name for c in made)), f"{total:,}", f"{got:,} ({100 * got // max(total, 1)} %)",
-                     f"{total - got:,}", *(str(parts.count(what)) for what in ("whole", "part", "not"))))
+        made = sum(c.tree == name for c in tally.equal)
+        rows.append((name, str(made), f"{total:,}", f"{got:,} ({100 * got // max(total, 1)} %)", f"{total - got:,}",
+                     *(str(parts.count(what)) for what in ("whole", "part", "not"))))
     text = [_table(rows), ""]
     text += [f"{guards} lines that only tell a caller of ours about his mistake (`assert`, `raise UsageError`) are in none of "
              "these numbers." + (f" {unequal} comparisons were not equal and hold nothing." if unequal else ""), ""]
@@ -493,23 +468,16 @@ def _by_file(found: Iterable[Function]) -> list[str]:
     return [f"* {file}: {', '.join(sorted(names))}" for file, names in sorted(files.items())]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Run the comparisons, and write what they hold."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--list", action="store_true", help="say what each comparison takes, and write nothing")
-    args = parser.parse_args(argv)
-    made = comparisons()
-    tally = run(made, print, clock=args.list)
-    if args.list:
-        return 0
-    held, cover = tally.held(), tally.cover()
-    DATA.write_text(dumps(as_data(held)), encoding="utf-8")
-    COVER.write_text(json.dumps(cover, indent=1) + "\n", encoding="utf-8")
+    argparse.ArgumentParser(description=__doc__.strip().splitlines()[0]).parse_args()
+    tally = run(comparisons(), print)
+    DATA.write_text(dumps(as_data(tally.held)), encoding="utf-8")
+    COVER.write_text(json.dumps(tally.cover, indent=1) + "\n", encoding="utf-8")
     page = PAGE.read_text(encoding="utf-8")
-    text = tables(held, cover, [c for c in made if c not in tally.unequal], len(tally.unequal))
-    PAGE.write_text(replace_part(page, "ledger", text), encoding="utf-8")
+    PAGE.write_text(replace_part(page, "ledger", tables(tally)), encoding="utf-8")
     for name in trees():
-        print(f"{name}: {sum(map(len, held[name].values())):,} lines held")
+        print(f"{name}: {sum(map(len, tally.held[name].values())):,} lines held")
     return 1 if tally.unequal else 0
 
 

@@ -19,14 +19,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import memhp.linux
+from memhp.checker.notes import first_line
 from memhp.linux import ftrace
 
 ROOMS = Path(memhp.linux.__path__[0])
@@ -116,28 +114,6 @@ def parse(text: str, room: str) -> list[tuple[Function, ast.FunctionDef | ast.La
     return sorted(found, key=lambda pair: pair[0].first)
 
 
-def compile_function(node: ast.FunctionDef | ast.Lambda, code: CodeType) -> CodeType:
-    """Return the code of a syntax tree that is to stand in for a function's."""
-    owner, _, name = code.co_qualname.rpartition(".")
-    if isinstance(node, ast.Lambda):
-        tree: ast.Module | ast.Expression = ast.Expression(node)
-    else:
-        statement: ast.stmt = ast.copy_location(
-            ast.FunctionDef(node.name, node.args, node.body, [], returns=None, **_type_params()), node)
-        if owner:
-            statement = ast.copy_location(ast.ClassDef(owner.rpartition(".")[2], [], [], [statement], [], **_type_params()), node)
-        tree = ast.Module([statement], [])
-    flag = annotations.compiler_flag
-    made: CodeType = compile(tree, code.co_filename, "eval" if isinstance(node, ast.Lambda) else "exec", flag, dont_inherit=True)
-    for part in (owner.rpartition(".")[2], name) if owner and not isinstance(node, ast.Lambda) else (name,):
-        made = next(const for const in made.co_consts if isinstance(const, CodeType) and const.co_name == part)
-    return made.replace(co_qualname=code.co_qualname)
-
-
-def _type_params() -> dict[str, Any]:
-    return {"type_params": []} if sys.version_info >= (3, 12) else {}
-
-
 def _function(node: ast.FunctionDef | ast.Lambda, name: str, room: str, source: Sequence[str]) -> Function:
     first, last = first_line(node), node.end_lineno or node.lineno
     kept = list(range(first, last + 1))
@@ -187,12 +163,6 @@ def _lambdas(node: ast.AST, name: str) -> Iterator[tuple[ast.Lambda, str]]:
             yield child, given
         else:
             yield from _lambdas(child, given)
-
-
-def first_line(node: ast.AST) -> int:
-    """Return the line on which a statement begins, with its decorators."""
-    lines = [getattr(decorator, "lineno", 0) for decorator in getattr(node, "decorator_list", ())]
-    return min([*lines, int(getattr(node, "lineno", 0))])
 
 
 def _lines(body: Sequence[ast.AST]) -> Iterator[Line]:
