@@ -50,11 +50,11 @@ def test_notes_say_what_a_trace_function_says() -> None:
     previous = sys.gettrace()
     sys.settrace(trace)
     try:
-        comparison.run()
+        comparison.run(lambda: None)
     finally:
         sys.settrace(previous)
     with ledger.Looking({key: set(ledger.countable(key)) for key in ledger.functions()}) as looking:
-        ran = looking.run(comparison.run)
+        ran = looking.run(comparison)
     for key, function in ledger.functions().items():
         traced = {place for place in ledger.countable(key)
                   if seen[key[0]] & set(range(function.lines[place].first, function.lines[place].last + 1))}

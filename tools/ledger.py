@@ -100,12 +100,19 @@ class Looking:
         function = functions()[key]
         return Chosen(function.first, function.last, sorted({_offset(key, place) for place in self.wanted[key]}))
 
-    def run(self, call: Callable[[], None]) -> Ran:
-        """Return what a call runs; what it raises goes through."""
+    def run(self, comparison: Comparison) -> Ran:
+        """Return what runs in a comparison, as far as it is equal; what it raises goes through."""
         self._seen.clear()
+        found: Ran = defaultdict(set)
+
+        def agreed() -> None:
+            for key, seen in self._seen.items():
+                found[key].update(place for place in self.wanted[key] if _offset(key, place) in seen)
+            self._seen.clear()
+
         forget()
-        call()
-        return {key: {place for place in self.wanted[key] if _offset(key, place) in seen} for key, seen in self._seen.items()}
+        comparison.run(agreed)
+        return dict(found)
 
     def drop(self, found: Ran) -> None:
         """Look for these no more."""
@@ -324,7 +331,7 @@ def run(chosen: Iterable[Comparison], progress: Callable[[str], None] = lambda t
             for comparison in those:
                 begun = time.perf_counter()
                 try:
-                    new = looking.run(comparison.run)
+                    new = looking.run(comparison)
                 except Exception as err:
                     tally.unequal[comparison] = str(err) if isinstance(err, Different) else repr(err)
                     progress(f"differs  {comparison.name}: {tally.unequal[comparison]}")
