@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from memhp.checker import lines
 from memhp.linux import tree
 from tests.comparisons import comparisons
 from tools import ledger
@@ -23,6 +24,9 @@ COVER = json.loads(ledger.COVER.read_text(encoding="utf-8"))
 @pytest.mark.parametrize("name", ledger.trees())
 def test_what_is_claimed_is_held(name: str) -> None:
     """Few comparisons run all lines that count as held on a tree, and they are equal."""
+    changed = [room for room in lines.rooms() if DATA["rooms"].get(room, {}).get("text") != lines.digest(lines.read_room(room))]
+    if changed:
+        pytest.skip(f"the ledger is of another model, {', '.join(changed[:3])} differ: {AGAIN}")
     chosen = [c for c in comparisons() if c.tree == name and c.name in COVER.get(name, [])]
     tally = ledger.run(chosen)
     assert {} == {c.name: why for c, why in tally.unequal.items()}
