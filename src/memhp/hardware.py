@@ -139,6 +139,26 @@ class RecordedPages:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedDimm:
+    """
+    A DIMM that a recorded machine had.
+
+    Attributes:
+        id: Its name.
+        start: First byte.
+        size: Bytes.
+        node: NUMA node.
+        zones: Memory block -> name of the zone it was online in.
+    """
+
+    id: str
+    start: int
+    size: int
+    node: int
+    zones: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
     """
     A machine as its kernel finds it at boot.
@@ -163,6 +183,7 @@ class Hardware:
         early_pages: Pages that early boot takes beside `reserved` and the memmap: page tables, per-cpu data, hash tables.
         managed: Pages that the page allocator has once the machine has booted, where recorded; 0: not known.
         pages: What each page was used for when the machine was recorded, where known; they take the place of `footprint`.
+        dimms: What was plugged after boot, in the order of addresses; `memory` does not have it.
         pageblocks: (node, zone, migratetype) -> pageblocks of that type and pages in use in them, where recorded.
     """
 
@@ -184,6 +205,7 @@ class Hardware:
     managed: int = 0
     early_pages: int = 0
     pages: tuple[RecordedPages, ...] = ()
+    dimms: tuple[RecordedDimm, ...] = ()
     pageblocks: Mapping[tuple[int, str, str], tuple[int, int]] = field(default_factory=dict)
     va_bits: int = 48
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from memhp.abi import memblock as mb
 from memhp.abi.files import MEMBLOCK, Files
 from memhp.abi.record import LOG
 from memhp.errors import KernelError, UsageError
-from memhp.hardware import PAGE_TAIL, Footprint, Hardware, MemoryRange, PageKind, RecordedPages, Region
+from memhp.hardware import PAGE_TAIL, Footprint, Hardware, MemoryRange, PageKind, RecordedDimm, RecordedPages, Region
 from memhp.units import MIB, format_size
 
 MEMORY_LISTING = f"{MEMBLOCK}/memory"
@@ -96,7 +96,7 @@ def hardware_from_capture(machine: capture.Capture, arch: str, *, cpus: int = 1)
     """
     Return the machine a capture was taken from, as its kernel found it at boot.
 
-    Memory that was hot-added before the capture was taken counts as there at boot.
+    DIMMs that the capture knows of are in `dimms`; other memory that was hot-added before counts as there at boot.
 
     Raises:
         UsageError: the capture is of another architecture, or holds no memory map.
@@ -109,8 +109,23 @@ def hardware_from_capture(machine: capture.Capture, arch: str, *, cpus: int = 1)
     footprint = Footprint(**boot) if boot else None
     origin = f"capture={machine.directory}"
     return hardware_from_files(
-        machine, arch, page_size=manifest.page_size, cpus=cpus, freed=freed, footprint=footprint, origin=origin
-    )
+        machine, arch, page_size=manifest.page_size, cpus=cpus, freed=freed, footprint=footprint, origin=origin,
+        dimms=tuple(_dimms(machine)),
+    )  # fmt: skip
+
+
+def _dimms(machine: capture.Capture) -> Iterator[RecordedDimm]:
+    """Yield the DIMMs of a capture, with the zone that each of their blocks was in."""
+    plugged = [device for device in machine.manifest.devices if device["kind"] == "dimm"]
+    if not plugged:
+        return
+    snapshot = memory.read_memory(machine, ("state", "valid_zones"))
+    for device in sorted(plugged, key=lambda device: int(device["start"])):
+        start, size = device["start"], device["size"]
+        zones = {
+            int(block.block): (block.valid_zones or ("Normal",))[0] for block in snapshot.blocks
+            if block.state == "online" and start <= snapshot.range_of(block.block)[0] < start + size}
+        yield RecordedDimm(id=device["id"], start=start, size=size, node=device.get("node", 0), zones=zones)
 
 
 def split_listings(text: str) -> dict[str, str]:
@@ -176,6 +191,7 @@ def hardware_from_files(
     freed: Iterable[tuple[int, int]] = (),
     footprint: Footprint | None = None,
     origin: str = "",
+    dimms: tuple[RecordedDimm, ...] = (),
 ) -> Hardware:
     """
     Return the machine that the files of a running kernel tell of.
@@ -188,6 +204,7 @@ def hardware_from_files(
         freed: [start, end) ranges known to have been given back to the buddy allocator: init memory, initrd.
         footprint: Pages in use, where known better than the files tell.
         origin: Where this comes from, in words.
+        dimms: What was plugged after boot.
     """
     if arch not in _ARCHES:
         raise UsageError(f"no architecture {abi.shorten(arch)!r}: {' and '.join(_ARCHES)} are known")
@@ -204,6 +221,7 @@ def hardware_from_files(
         spans = [MemoryRange(r.base, r.end, r.nid or 0, _flags(r, ram)) for r in listed if r.size >= page_size]
     else:
         spans = [r for r in (MemoryRange(r.start, r.end + 1) for r in ram) if _whole(r, page_size).size > 0]
+    spans = _before(spans, dimms)
     if not spans:
         raise UsageError("holds no memory: neither a memblock region nor a System RAM line")
     if spans[-1].end > 1 << 52:
@@ -212,7 +230,7 @@ def hardware_from_files(
         spans = _by_block(files, spans)
     children = tuple(child for region in ram for child in region.children if child.name.startswith("Kernel "))
     given_back = _merge(freed) or _merge(_init_memory(arch, children, page_size))
-    pages = _pages(files, spans, page_size)
+    pages = _pages(files, [*spans, *(MemoryRange(d.start, d.start + d.size) for d in dimms)], page_size)
     if kept:
         reserved = _without(_merge((r.base, r.end) for r in kept), _cma(files))
         # What memblock does not list any more it got back, too: to boot it was free, then.
@@ -241,7 +259,16 @@ def hardware_from_files(
         managed=_managed(files, spans, page_size),
         pages=pages,
         pageblocks=_pageblocks(files) if pages else {},
+        dimms=dimms,
     )
+
+
+def _before(spans: list[MemoryRange], dimms: Iterable[RecordedDimm]) -> list[MemoryRange]:
+    """Cut DIMMs out of memory."""
+    for dimm in dimms:
+        cut = ((replace(r, end=min(r.end, dimm.start)), replace(r, start=max(r.start, dimm.start + dimm.size))) for r in spans)
+        spans = [r for pair in cut for r in pair if r.start < r.end]
+    return spans
 
 
 def _flags(region: mb.MemblockRegion, ram: list[Region]) -> tuple[str, ...]:

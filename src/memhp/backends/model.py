@@ -27,11 +27,12 @@ from memhp.backends import base
 from memhp.backends.base import OST, About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
 from memhp.hardware import VirtioMemDevice
-from memhp.linux import boot, kconfig, sched, tree, workload
+from memhp.linux import boot, kconfig, sched, tree, twin, workload
 from memhp.linux.drivers.acpi import scan
 from memhp.linux.drivers.virtio import virtio_mem
 from memhp.linux.fs import sysfs
 from memhp.linux.include.acpi_bus import ACPI_NOTIFY_DEVICE_CHECK, ACPI_NOTIFY_EJECT_REQUEST, AcpiDevice
+from memhp.linux.include.memory_hotplug import MMOP_OFFLINE
 from memhp.linux.kernel import workqueue
 from memhp.linux.mm import memory_hotplug
 from memhp.scenario import (
@@ -182,6 +183,8 @@ class ModelBackend(base.Backend):
         self.history = history
         self._dimms: dict[str, _Dimm] = {}
         self._batches = 0
+        if self._hardware.dimms:
+            self._plug_recorded()
 
     # Files
 
@@ -249,6 +252,26 @@ class ModelBackend(base.Backend):
             return Outcome("accepted") if err is None else Outcome("refused", (), err)
 
         return self._ask(step, plug)
+
+    def _plug_recorded(self) -> None:
+        """Plug the DIMMs that a recorded machine had, and bring their blocks online in the zones they were in."""
+        k = self.kernel
+        online, online_type = k.memhp_auto_online, k.mhp_default_online_type
+        k.memhp_auto_online, k.mhp_default_online_type = False, MMOP_OFFLINE
+        for dimm in self._hardware.dimms:
+            if self._hardware.pages:
+                twin.make_room(k, dimm.size)
+            self.plug(id=dimm.id, size=dimm.size, node=dimm.node, addr=dimm.start)
+        for dimm in self._hardware.dimms:
+            for block, zone in sorted(dimm.zones.items()):
+                word = "online_movable" if zone == "Movable" else "online_kernel"
+                with contextlib.suppress(KernelError):         # what cannot come online stays offline, as ls shows
+                    sysfs.write(k, f"{MEMORY}/memory{block}/state", word)
+        run_workers(k)
+        twin.take_dimm_pages(k)
+        k.memhp_auto_online, k.mhp_default_online_type = online, online_type
+        k.user_pages = ()
+        k.user_generation = k.zonelist_generation
 
     def unplug(self, id: str) -> Outcome:
         if id not in self._dimms:

@@ -88,8 +88,51 @@ Piece = tuple[Zone, int, bytes]
 
 
 def take_pages(k: Kernel) -> None:
-    """Give every recorded page its kind. Source: none"""
-    pieces = list(_pieces(k))
+    """Give every recorded page its kind, those of DIMMs aside, which are not plugged yet. Source: none"""
+    spans = [(dimm.start >> k.PAGE_SHIFT, (dimm.start + dimm.size) >> k.PAGE_SHIFT) for dimm in k.hardware.dimms]
+    _take(k, [
+        piece for piece in _pieces(k) if not any(start <= piece[1] < end for start, end in spans)])
+
+
+def make_room(k: Kernel, size: int) -> None:
+    """
+    Free pages of the kernel's own for the memmap of `size` bytes of memory, which lay in some that were recorded.
+
+    They are taken as whole as the memmap takes them, where there are such; then it will find what it had. Source: none
+    """
+    order = (k.arch.PMD_SHIFT(k.config) - k.PAGE_SHIFT) if k.PAGE_SHIFT == 12 else 0
+    number = -(-size // k.PAGE_SIZE * 64 // k.PAGE_SIZE) >> order
+    full = bytes((KIND_OTHER,)) * (1 << order)
+    for nr in sorted(k.mem_section, reverse=True):
+        memmap = k.mem_section[nr].memmap
+        if memmap is None or memmap.uniform(KIND) is not None:
+            continue
+        kinds = memmap.values(KIND, 0, memmap.nr_pages)
+        position = kinds.find(full)
+        while position >= 0 and number:
+            if position % (1 << order):
+                position = kinds.find(full, position + 1)
+                continue
+            page_alloc.__free_pages(k, (nr << k.PFN_SECTION_SHIFT) + position, order)
+            number -= 1
+            position = kinds.find(full, position + (1 << order))
+
+
+def take_dimm_pages(k: Kernel) -> None:
+    """Give the pages of DIMMs their kinds, those that are free once the blocks are online. Source: none"""
+    found: list[Piece] = []
+    for dimm in k.hardware.dimms:
+        start, end = dimm.start >> k.PAGE_SHIFT, (dimm.start + dimm.size) >> k.PAGE_SHIFT
+        for zone, pfn, kinds in _pieces(k):
+            if start <= pfn < end:
+                free = internal.free_mask(k, pfn, pfn + len(kinds))
+                found += [(zone, a, kinds[a - pfn : b - pfn]) for a, b in internal.runs(free, pfn)]
+    if found:
+        _take(k, found)
+
+
+def _take(k: Kernel, pieces: list[Piece]) -> None:
+    """Give the pages of some pieces their kinds. Source: none"""
     covered = [(pfn, pfn + len(kinds)) for _, pfn, kinds in pieces]
     for zone in page_alloc._zones(k):
         if zone.free_area is not None:
@@ -109,7 +152,8 @@ def take_pages(k: Kernel) -> None:
                 free.append((zone, start, end))
     for zone, start, end in free:
         page_alloc._free_pages_range(k, zone, start, end)
-    k.hstate = replace(k.hstate, nr_huge_pages=sum(kinds.count(PageKind.HUGETLB) for _, _, kinds in pieces))
+    huge = sum(kinds.count(PageKind.HUGETLB) for _, _, kinds in pieces)
+    k.hstate = replace(k.hstate, nr_huge_pages=k.hstate.nr_huge_pages + huge)
 
 
 def _pieces(k: Kernel) -> Iterator[Piece]:
@@ -162,7 +206,7 @@ def _store(k: Kernel, zone: Zone, pfn: int, kinds: bytes) -> None:
     columns = page_columns_rw(k, pfn)
     start = pfn & (k.PAGES_PER_SECTION - 1)
     end = start + len(kinds)
-    before = columns.count(FLAGS, start, end, PG_RESERVED, PG_RESERVED)
+    before = end - start - columns.count(FLAGS, start, end, PG_RESERVED | PG_OFFLINE, 0)
     change = before - kinds.translate(_IS_UNMANAGED).count(1)
     zone.managed_pages += change
     k.totalram_pages += change

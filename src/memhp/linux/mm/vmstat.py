@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from memhp.linux.include import mm, mmzone
 from memhp.linux.include.mm_types import KIND, NODE, ZONE
-from memhp.linux.include.mmzone import MIGRATE_NAMES, Zone
+from memhp.linux.include.mmzone import MIGRATE_NAMES, MemSection, Zone
 from memhp.linux.include.page_flags import (
     KIND_ANON,
     KIND_FILE,
@@ -306,6 +306,13 @@ def _pagetypeinfo_of(k: Kernel, nid: int) -> str:
     return "".join(out)
 
 
+def _migratetype(k: Kernel, section: MemSection, pfn: int) -> int:
+    """get_pageblock_migratetype() of a pfn in a section that has a usemap. Source: none"""
+    usemap = section.pageblock_flags
+    assert usemap is not None
+    return usemap if isinstance(usemap, int) else usemap[(pfn & (k.PAGES_PER_SECTION - 1)) >> k.pageblock_order]
+
+
 def _block_counts(k: Kernel, zone: Zone) -> list[int]:
     """Count the pageblocks of a zone by migratetype. Source: mm/vmstat.c pagetypeinfo_showblockcount_print()"""
     counts = [0] * len(k.migratetypes)
@@ -318,7 +325,12 @@ def _block_counts(k: Kernel, zone: Zone) -> list[int]:
             usemap = section.pageblock_flags
             first = (pfn & (k.PAGES_PER_SECTION - 1)) // blocks
             last = ((stop - 1) & (k.PAGES_PER_SECTION - 1)) // blocks + 1
-            if isinstance(usemap, bytearray):
+            alike = section.memmap.uniform(ZONE) == zone.idx and section.memmap.uniform(NODE) == zone.nid
+            if not alike or [valid for *_, valid in mmzone.pfn_valid_runs(k, pfn, stop)] != [True]:
+                for block in range(pfn - pfn % blocks, stop, blocks):
+                    if mmzone.pfn_valid(k, block) and mm.page_zone(k, block) is zone:
+                        counts[_migratetype(k, section, block)] += 1
+            elif isinstance(usemap, bytearray):
                 for mtype in range(len(counts)):
                     counts[mtype] += usemap[first:last].count(mtype)
             elif usemap is not None:
