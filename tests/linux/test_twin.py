@@ -133,14 +133,19 @@ def test_twin_of_a_real_kernel(name: str, tmp_path: Path) -> None:
         if block.state == "online" and (block.valid_zones or ("",))[0] == "Movable":
             low, high = (address // twin.kernel.PAGE_SIZE for address in memory.range_of(block.block))
             kinds = kinds[:low] + kinds[low:high].replace(bytes([PageKind.KERNEL]), bytes([PageKind.FREE])) + kinds[high:]
-    assert kinds == kpageflags.read_kinds(twin, 0, pages).translate(plain)
+    seen = kpageflags.read_kinds(twin, 0, pages).translate(plain)
+    # Tables of the linear map of DIMMs lie where the twin's allocator puts them, which is where it is free elsewhere.
+    apart = [(real, ours) for real, ours in zip(kinds, seen, strict=True) if real != ours]
+    assert set(apart) <= {(PageKind.KERNEL, PageKind.FREE), (PageKind.FREE, PageKind.KERNEL)}
+    assert len(apart) <= (512 if "dimms" in name else 0)
+    assert [kinds.count(kind) for kind in PageKind] == [seen.count(kind) for kind in PageKind]
     assert {PageKind.FREE, PageKind.RESERVED, PageKind.SLAB, PageKind.FILE, PageKind.ANON, PageKind.PAGE_TABLE} <= set(kinds)
     zones = {zone.zone: zone for zone in read_zoneinfo(twin) if zone.present}
     assert zones
     for zone in (zone for zone in read_zoneinfo(real) if zone.present):
         ours = zones.pop(zone.zone)
         shown = page_alloc.free_ranges(twin.kernel, next(z for z in twin.kernel.nodes[0].node_zones if z.name == zone.zone))
-        free = sum(kinds[low:high].count(PageKind.FREE) for low, high in shown)
+        free = sum(seen[low:high].count(PageKind.FREE) for low, high in shown)
         assert (zone.start_pfn, zone.spanned, zone.present, zone.managed, free) == (
             ours.start_pfn, ours.spanned, ours.present, ours.managed, ours.free)
         assert abs(zone.free - free) <= max(64, zone.free // 50)
@@ -170,7 +175,7 @@ def test_a_twin_with_dimms_lets_go_of_them(tmp_path: Path) -> None:
         assert ["d1", "d2"] == [device.id for device in twin.devices()]
         before, after = ({zone.zone: zone.free for zone in read_zoneinfo(files)} for files in (first, twin))
         assert before["Movable"] == after["Movable"]
-        assert abs(before["DMA"] - after["DMA"]) <= 4           # tables of the linear map are not recorded apart
+        assert before == after
     assert "EINVAL" == base.apply(twin, Offline(block="d1:0")).word
     assert "ok" == base.apply(twin, Offline(block="d2:0")).word
     assert "accepted" == base.apply(twin, Unplug(id="d2")).word

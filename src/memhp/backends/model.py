@@ -26,7 +26,7 @@ from memhp.abi.files import MEMORY
 from memhp.backends import base
 from memhp.backends.base import OST, About, Answer, MachineFileURL, MachineURL, ModelURL, Outcome, PluggedDevice
 from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError, KernelHangError, UsageError
-from memhp.hardware import VirtioMemDevice
+from memhp.hardware import RecordedDimm, VirtioMemDevice
 from memhp.linux import boot, kconfig, sched, tree, twin, workload
 from memhp.linux.drivers.acpi import scan
 from memhp.linux.drivers.virtio import virtio_mem
@@ -260,7 +260,7 @@ class ModelBackend(base.Backend):
         k.memhp_auto_online, k.mhp_default_online_type = False, MMOP_OFFLINE
         for dimm in self._hardware.dimms:
             if self._hardware.pages:
-                twin.make_room(k, dimm.size)
+                twin.make_room(k, _cost(k, dimm))
             self.plug(id=dimm.id, size=dimm.size, node=dimm.node, addr=dimm.start)
         for dimm in self._hardware.dimms:
             for block, zone in sorted(dimm.zones.items()):
@@ -418,6 +418,17 @@ class ModelBackend(base.Backend):
     def close(self) -> None:
         if self.history is not None:
             self.history.flush()
+
+
+def _cost(k: Kernel, dimm: RecordedDimm) -> int:
+    """Return how many pages plugging a DIMM takes: tried on a fork."""
+    fork = k.fork()
+    device = AcpiDevice(name="PNP0C80:ff", start=dimm.start, length=dimm.size, node=dimm.node)
+    fork.acpi_devices[device.name] = device
+    scan.acpi_device_hotplug(fork, device, ACPI_NOTIFY_DEVICE_CHECK)
+    before, after = (
+        sum(zone.nr_free_pages for pgdat in kernel.nodes.values() for zone in pgdat.node_zones) for kernel in (k, fork))
+    return before - after
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -94,28 +94,47 @@ def take_pages(k: Kernel) -> None:
         piece for piece in _pieces(k) if not any(start <= piece[1] < end for start, end in spans)])
 
 
-def make_room(k: Kernel, size: int) -> None:
+def make_room(k: Kernel, pages: int) -> None:
     """
-    Free pages of the kernel's own for the memmap of `size` bytes of memory, which lay in some that were recorded.
+    Free pages of the kernel's own, for what plugging a DIMM will take: what it took was recorded as the kernel's.
 
-    They are taken as whole as the memmap takes them, where there are such; then it will find what it had. Source: none
+    The memmap takes what a PMD maps, so pieces of that size come first; the rest are single pages, at first those whose buddies
+    are in use, for these will be taken first. Source: none
     """
-    order = (k.arch.PMD_SHIFT(k.config) - k.PAGE_SHIFT) if k.PAGE_SHIFT == 12 else 0
-    number = -(-size // k.PAGE_SIZE * 64 // k.PAGE_SIZE) >> order
-    full = bytes((KIND_OTHER,)) * (1 << order)
+    order = k.arch.PMD_SHIFT(k.config) - k.PAGE_SHIFT
+    pages -= _free_kernel_pages(k, order, pages >> order) << order
+    pages -= _free_kernel_pages(k, 0, pages)
+    _free_kernel_pages(k, 0, pages, merging=True)
+
+
+def _free_kernel_pages(k: Kernel, order: int, number: int, *, merging: bool = False) -> int:
+    """
+    Free up to `number` blocks of pages that are all the kernel's own; returns how many there were.
+
+    Args:
+        merging: Also single pages that will merge with a free buddy.
+
+    Source: none
+    """
+    piece = bytes((KIND_OTHER,)) * (1 << order)
+    left = number
     for nr in sorted(k.mem_section, reverse=True):
         memmap = k.mem_section[nr].memmap
-        if memmap is None or memmap.uniform(KIND) is not None:
+        if not left or memmap is None or memmap.uniform(KIND) is not None:
             continue
         kinds = memmap.values(KIND, 0, memmap.nr_pages)
-        position = kinds.find(full)
-        while position >= 0 and number:
-            if position % (1 << order):
-                position = kinds.find(full, position + 1)
+        position = kinds.find(piece)
+        while position >= 0 and left:
+            buddy = position ^ (1 << order)
+            alone = order > 0 or merging or kinds[buddy] != KIND_NONE
+            if position % (1 << order) or not alone:
+                position = kinds.find(piece, position + 1)
                 continue
             page_alloc.__free_pages(k, (nr << k.PFN_SECTION_SHIFT) + position, order)
-            number -= 1
-            position = kinds.find(full, position + (1 << order))
+            left -= 1
+            kinds = memmap.values(KIND, 0, memmap.nr_pages)
+            position = kinds.find(piece, position + (1 << order))
+    return number - left
 
 
 def take_dimm_pages(k: Kernel) -> None:

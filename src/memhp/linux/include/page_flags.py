@@ -29,9 +29,9 @@ PAGE_INITIALISED = 1 << 7
 """Not a flag in C: `page->lru.next` is set, which drivers/base/node.c takes as "initialised"."""
 
 KIND_NONE, KIND_SLAB, KIND_PAGE_TABLE, KIND_STACK, KIND_MEMMAP, KIND_ANON, KIND_FILE, KIND_KERNEL = range(8)
-KIND_HUGE, KIND_HUGETLB, KIND_CMA = range(8, 11)
+KIND_HUGE, KIND_HUGETLB, KIND_CMA, KIND_KERNEL_TABLE = range(8, 12)
 KIND_OTHER = 15
-"""What an allocated page is used for."""
+"""What an allocated page is used for. The kernel's own tables have seen no constructor: no type, and no counter has them."""
 KIND_DIRTY = 64
 """PG_dirty, which is a flag in C: of the pages that are kept apart here only PageOffline() ones can be, and they have no kind."""
 

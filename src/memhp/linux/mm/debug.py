@@ -19,6 +19,7 @@ from memhp.linux.include.page_flags import (
     KIND_HUGE,
     KIND_HUGETLB,
     KIND_KERNEL,
+    KIND_KERNEL_TABLE,
     KIND_MEMMAP,
     KIND_NONE,
     KIND_PAGE_TABLE,
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from memhp.linux.state import Kernel
 
 _KINDS = {
-    KIND_SLAB: "slab", KIND_PAGE_TABLE: "a page table", KIND_STACK: "a kernel stack", KIND_MEMMAP: "memmap",
+    KIND_SLAB: "slab", KIND_PAGE_TABLE: "a page table", KIND_KERNEL_TABLE: "a page table of the kernel",
+    KIND_STACK: "a kernel stack", KIND_MEMMAP: "memmap",
     KIND_ANON: "anonymous", KIND_FILE: "of a file", KIND_KERNEL: "the kernel's", KIND_HUGE: "a huge page",
     KIND_HUGETLB: "of hugetlbfs", KIND_CMA: "CMA's",
 }

@@ -23,7 +23,7 @@ from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, pfn_to_page
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mm_types import PageColumns
 from memhp.linux.include.mmzone import Backing, MemSection
-from memhp.linux.include.page_flags import KIND_MEMMAP, KIND_PAGE_TABLE, PageReserved, set_page_kind
+from memhp.linux.include.page_flags import KIND_KERNEL_TABLE, KIND_MEMMAP, PageReserved, set_page_kind
 from memhp.linux.include.pgtable import P4D, PUD, VmemmapTable
 from memhp.linux.mm import memblock, page_alloc, sparse
 
@@ -72,7 +72,7 @@ def _table(k: Kernel, address: int, shift: int, node: int) -> None:
     key = shift, address >> shift
     if key in k.vmemmap_tables:
         return
-    pfn = vmemmap_alloc_block(k, k.PAGE_SIZE, node, KIND_PAGE_TABLE)
+    pfn = vmemmap_alloc_block(k, k.PAGE_SIZE, node, KIND_KERNEL_TABLE)
     if pfn == NO_PAGE:
         raise KernelError(ENOMEM, "no page for a table of the virtual memmap", address=address)
     k.vmemmap_tables_rw()[key] = VmemmapTable(pfn, 0)

@@ -26,7 +26,7 @@ from memhp.linux.include.memory_model import pfn_to_page
 from memhp.linux.include.memremap import VmemAltmap
 from memhp.linux.include.mmzone import Zone
 from memhp.linux.include.notifier import NOTIFY_BAD, NOTIFY_DONE, NOTIFY_OK, NotifierBlock
-from memhp.linux.include.page_flags import KIND_PAGE_TABLE, SetPageReserved, set_page_kind
+from memhp.linux.include.page_flags import KIND_KERNEL_TABLE, SetPageReserved, set_page_kind
 from memhp.linux.include.pgtable import BOOT, CONT, LEVEL, P4D, PMD, PTE, PUD, LinearMap
 from memhp.linux.mm import memblock, memory_hotplug, page_alloc, sparse_vmemmap
 from memhp.linux.series import arm64_rfc_2016
@@ -135,7 +135,7 @@ def __pgd_pgtable_alloc(k: Kernel, count: int) -> list[tuple[int, int]]:
     runs = page_alloc._alloc_base_pages(k, GFP_KERNEL, min(k.nodes), count)
     BUG_ON(k.log, sum(end - start for start, end in runs) < count, "no page for a table of the linear map")
     for start, end in runs:
-        set_page_kind(k, start, end - start, KIND_PAGE_TABLE)
+        set_page_kind(k, start, end - start, KIND_KERNEL_TABLE)
     return runs
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from memhp.linux import bug
 from memhp.linux.arch.x86.mm import init_64
 from memhp.linux.include.gfp import GFP_KERNEL
-from memhp.linux.include.page_flags import KIND_PAGE_TABLE, set_page_kind
+from memhp.linux.include.page_flags import KIND_KERNEL_TABLE, set_page_kind
 from memhp.linux.include.pgtable import BOOT, PMD, PUD, LinearMap
 from memhp.linux.kernel import resource
 from memhp.linux.mm import memblock, page_alloc
@@ -57,7 +57,7 @@ def alloc_low_pages(k: Kernel, count: int) -> list[tuple[int, int]]:
     if sum(end - start for start, end in runs) < count:
         bug.oops(k.log, "BUG: kernel NULL pointer dereference, address: 0000000000000000", "no page for a table")
     for start, end in runs:
-        set_page_kind(k, start, end - start, KIND_PAGE_TABLE)
+        set_page_kind(k, start, end - start, KIND_KERNEL_TABLE)
     return runs
 
 
