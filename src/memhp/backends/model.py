@@ -29,6 +29,7 @@ from memhp.errors import BackendError, ConfigError, KernelBugError, KernelError,
 from memhp.hardware import RecordedDimm, VirtioMemDevice
 from memhp.linux import boot, kconfig, sched, tree, twin, workload
 from memhp.linux.drivers.acpi import scan
+from memhp.linux.drivers.base import core
 from memhp.linux.drivers.virtio import virtio_mem
 from memhp.linux.fs import sysfs
 from memhp.linux.include.acpi_bus import ACPI_NOTIFY_DEVICE_CHECK, ACPI_NOTIFY_EJECT_REQUEST, AcpiDevice
@@ -224,7 +225,16 @@ class ModelBackend(base.Backend):
         k = self.kernel
         self._can_remove()
         nid = k.arch.memory_add_physaddr_to_nid(k, start) if node is None else node
-        self._do(Remove(start=start, size=size, node=node), lambda: memory_hotplug.remove_memory(k, start, size, nid))
+
+        def remove() -> None:
+            if k.tree.hot_remove_refuses:
+                memory_hotplug.remove_memory(k, start, size, nid)
+                return
+            core.lock_device_hotplug(k)
+            memory_hotplug.remove_memory(k, start, size, nid)
+            core.unlock_device_hotplug(k)
+
+        self._do(Remove(start=start, size=size, node=node), remove)
 
     def alloc(self, id: str, size: int, kind: str, block: int | None = None) -> None:
         step = Alloc(id=id, size=size, kind=kind, block=block)
@@ -294,8 +304,9 @@ class ModelBackend(base.Backend):
         return self._ask(Unplug(id=id), unplug)
 
     def _can_remove(self) -> None:
-        if not self.kernel.tree.hot_remove_refuses:
-            raise UsageError(f"{self.kernel.tree.name}: removing memory is not modelled yet; nothing was changed")
+        tree = self.kernel.tree
+        if self.kernel.arch.name == "arm64" and not tree.arm64_hot_remove:
+            raise UsageError(f"{tree.name}: this kernel has no arch_remove_memory(), so memory cannot be removed from it")
 
     def resize(self, id: str, size: int) -> Outcome:
         k = self.kernel

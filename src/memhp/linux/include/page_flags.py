@@ -56,6 +56,11 @@ def ClearPageReserved(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
         columns.clear_bits(FLAGS, start, end, PG_RESERVED)
 
 
+def ClearPageHWPoison(k: Kernel, pfn: int, nr_pages: int = 1) -> None:
+    for columns, start, end, _ in page_ranges_rw(k, pfn, nr_pages):
+        columns.clear_bits(FLAGS, start, end, PG_HWPOISON)
+
+
 def PageLRU(k: Kernel, pfn: int) -> bool:
     return bool(page_columns(k, pfn).get(FLAGS, pfn & (k.PAGES_PER_SECTION - 1)) & PG_LRU)
 

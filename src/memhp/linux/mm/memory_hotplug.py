@@ -1607,10 +1607,14 @@ def check_cpu_on_node(k: Kernel, nid: int) -> bool:
 
 def try_offline_node(k: Kernel, nid: int) -> None:
     """
-    Offline a node that spans no pages, has no memory block and no processor.
+    Offline a node that spans no pages, has no memory block and no processor. (v4.9: that has no section of its own, and no
+    processor.)
 
-    Source: mm/memory_hotplug.c try_offline_node() [v5.5]
+    Source: mm/memory_hotplug.c try_offline_node() [v4.9, v5.5]
     """
+    if not k.tree.hot_remove_refuses:
+        _try_offline_node_v4_9(k, nid)
+        return
     if k.nodes[nid].node_spanned_pages:
         return
     if any(mem.nid == nid for mem in k.memory_blocks.values()):
@@ -1765,12 +1769,16 @@ def remove_memory(k: Kernel, start: int, size: int, nid: int = NUMA_NO_NODE) -> 
         start, size: Bytes; whole memory blocks.
         nid: Their node; until v5.15 the first argument, since then the blocks know it.
 
+    Context: v4.9: device_hotplug_lock held; later kernels take it here.
     Raises:
         KernelError: as try_remove_memory().
-        KernelBugError: the range is not made of whole memory blocks.
+        KernelBugError: the range is not made of whole memory blocks; v4.9: of whole sections, or a block is online.
 
-    Source: mm/memory_hotplug.c remove_memory() [v5.15]
+    Source: mm/memory_hotplug.c remove_memory() [v4.9, v5.15]
     """
+    if not k.tree.hot_remove_refuses:
+        _remove_memory_v4_9(k, nid, start, size)
+        return
     core.lock_device_hotplug(k)
     try:
         try_remove_memory(k, start, size)
@@ -1837,6 +1845,136 @@ def offline_and_remove_memory(k: Kernel, start: int, size: int) -> None:
         core.unlock_device_hotplug(k)
         raise
     core.unlock_device_hotplug(k)
+
+
+# Removing memory [v4.9]
+
+
+def shrink_pgdat_span(k: Kernel, pgdat: PglistData, start_pfn: int, end_pfn: int) -> None:
+    """
+    Let a node no longer span a section that is about to go.
+
+    Source: mm/memory_hotplug.c shrink_pgdat_span() [v4.9]
+    """
+    pgdat_start_pfn, pgdat_end_pfn = pgdat.node_start_pfn, mmzone.pgdat_end_pfn(pgdat)
+    nid = pgdat.node_id
+    if pgdat_start_pfn == start_pfn:
+        pfn = find_smallest_section_pfn(k, nid, None, end_pfn, pgdat_end_pfn)
+        if pfn:
+            pgdat.node_start_pfn = pfn
+            pgdat.node_spanned_pages = pgdat_end_pfn - pfn
+    elif pgdat_end_pfn == end_pfn:
+        pfn = find_biggest_section_pfn(k, nid, None, pgdat_start_pfn, start_pfn)
+        if pfn:
+            pgdat.node_spanned_pages = pfn - pgdat_start_pfn + 1
+    for pfn in range(pgdat_start_pfn, pgdat_end_pfn, k.PAGES_PER_SECTION):
+        if not mmzone.valid_section(mmzone.__pfn_to_section(k, pfn)):
+            continue
+        if mm.pfn_to_nid(k, pfn) != nid:
+            continue
+        if start_pfn == pfn:
+            continue
+        return
+    pgdat.node_start_pfn = 0
+    pgdat.node_spanned_pages = 0
+
+
+def __remove_zone(k: Kernel, zone: Zone, start_pfn: int) -> None:
+    """Source: mm/memory_hotplug.c __remove_zone() [v4.9]"""
+    shrink_zone_span(k, zone, start_pfn, start_pfn + k.PAGES_PER_SECTION)
+    shrink_pgdat_span(k, k.nodes[zone.nid], start_pfn, start_pfn + k.PAGES_PER_SECTION)
+
+
+def __remove_section(k: Kernel, zone: Zone, scn_nr: int, map_offset: int) -> None:
+    """
+    Take one section away: its block's device with the last of them, its part of the zone's span, its memmap.
+
+    Raises:
+        KernelError: EINVAL if it has no memmap.
+
+    Source: mm/memory_hotplug.c __remove_section() [v4.9]
+    """
+    if not mmzone.valid_section(mmzone.__nr_to_section(k, scn_nr)):
+        raise KernelError(EINVAL, "the section has no memmap", section=scn_nr)
+    memory.unregister_memory_section(k, scn_nr)
+    __remove_zone(k, zone, mmzone.section_nr_to_pfn(k, scn_nr))
+    sparse.sparse_remove_one_section(k, zone, scn_nr, map_offset)
+
+
+def _remove_pages_v4_9(k: Kernel, zone: Zone, phys_start_pfn: int, nr_pages: int) -> None:
+    """
+    __remove_pages(): take the sections of a range away, and its resource first.
+
+    All of them leave `zone`, the zone of the first page. If later ones are in another, that goes on spanning them.
+
+    Raises:
+        KernelError: EINVAL from the first section that has no memmap; those after it stay.
+        KernelBugError: the range is not made of whole sections.
+
+    Source: mm/memory_hotplug.c __remove_pages() [v4.9]
+    """
+    if zone.name != "Device":
+        start, size = phys_start_pfn << k.PAGE_SHIFT, nr_pages << k.PAGE_SHIFT
+        try:
+            resource.release_mem_region_adjustable(k, k.iomem_rw(), start, size)
+        except KernelError as err:
+            endres = start + size - 1
+            printk(k.log, f"Unable to release resource <{start:#018x}-{endres:#018x}> ({-(err.errno or 0)})")
+    page_alloc.clear_zone_contiguous(zone)
+    zone.contiguous_end = 0
+    BUG_ON(k.log, phys_start_pfn % k.PAGES_PER_SECTION)
+    BUG_ON(k.log, nr_pages % k.PAGES_PER_SECTION)
+    try:
+        for pfn in range(phys_start_pfn, phys_start_pfn + nr_pages, k.PAGES_PER_SECTION):
+            __remove_section(k, zone, mmzone.pfn_to_section_nr(k, pfn), 0)
+    finally:
+        page_alloc.set_zone_contiguous(k, zone)
+
+
+def _try_offline_node_v4_9(k: Kernel, nid: int) -> None:
+    """try_offline_node(). Source: mm/memory_hotplug.c try_offline_node() [v4.9]"""
+    pgdat = k.nodes[nid]
+    for pfn in range(pgdat.node_start_pfn, mmzone.pgdat_end_pfn(pgdat), k.PAGES_PER_SECTION):
+        if mmzone.present_section_nr(k, mmzone.pfn_to_section_nr(k, pfn)) and mm.pfn_to_nid(k, pfn) == nid:
+            return
+    if check_and_unmap_cpu_on_node(k, nid):
+        return
+    k.node_states[N_ONLINE] -= {nid}
+    node.unregister_one_node(k, nid)
+
+
+def check_and_unmap_cpu_on_node(k: Kernel, nid: int) -> bool:
+    """Whether a processor is on a node. Source: mm/memory_hotplug.c check_and_unmap_cpu_on_node() [v4.9]"""
+    return check_cpu_on_node(k, nid)
+
+
+def _remove_memory_v4_9(k: Kernel, nid: int, start: int, size: int) -> None:
+    """
+    remove_memory(): remove memory whose blocks are all offline. memblock loses it before the sections go.
+
+    Raises:
+        KernelBugError: the range is not made of whole sections, or a block is online; then the lock stays held.
+
+    Source: mm/memory_hotplug.c remove_memory() [v4.9]
+    """
+    try:
+        check_hotplug_memory_range(k, start, size)
+    except KernelError as err:
+        BUG_ON(k.log, True, err.reason)
+    mem_hotplug_begin(k)
+    try:
+        walk_memory_range(k, start >> k.PAGE_SHIFT, -(-(start + size - 1) >> k.PAGE_SHIFT), check_memblock_offlined_cb)
+    except KernelError as err:
+        BUG_ON(k.log, True, err.reason)
+    firmware_memmap.firmware_map_remove(k, start, start + size, "System RAM")
+    memblock.memblock_free(k, start, size)
+    memblock.memblock_remove(k, start, size)
+    try:
+        k.arch.arch_remove_memory(k, start, size, None)
+    except KernelError as err:
+        _ignored(err)
+    try_offline_node(k, nid)
+    mem_hotplug_done(k)
 
 
 # Offlining: which pages move, and where to

@@ -27,7 +27,8 @@ from memhp.linux.include import mmzone
 from memhp.linux.include.memblock import MEMBLOCK_ALLOC_ACCESSIBLE
 from memhp.linux.include.memory_model import SIZEOF_STRUCT_PAGE, page_ranges_rw
 from memhp.linux.include.memremap import VmemAltmap
-from memhp.linux.include.mmzone import MemSection
+from memhp.linux.include.mmzone import MemSection, Zone
+from memhp.linux.include.page_flags import ClearPageHWPoison
 from memhp.linux.mm import memblock, sparse_vmemmap
 
 if TYPE_CHECKING:
@@ -230,6 +231,39 @@ def sparse_add_one_section(k: Kernel, nid: int, start_pfn: int) -> None:
     ms.memmap.zero()
     ms.section_mem_map |= mmzone.SECTION_MARKED_PRESENT
     sparse_init_one_section(k, ms, 0)
+
+
+def clear_hwpoisoned_pages(k: Kernel, pfn: int, nr_pages: int) -> None:
+    """Forget which pages had failed. Source: mm/sparse.c clear_hwpoisoned_pages() [v4.9]"""
+    ClearPageHWPoison(k, pfn, nr_pages)
+
+
+def free_section_usemap(k: Kernel, section_nr: int) -> None:
+    """
+    Give a section's usemap and memmap back. The usemap of boot memory shares a page with others, and is kept.
+
+    Source: mm/sparse.c free_section_usemap() [v4.9]
+    """
+    pfn = mmzone.section_nr_to_pfn(k, section_nr)
+    k.arch.vmemmap_free(k, pfn, pfn + k.PAGES_PER_SECTION, None)
+
+
+def sparse_remove_one_section(k: Kernel, zone: Zone, section_nr: int, map_offset: int) -> None:
+    """
+    Take a section's memmap and usemap away: it is neither present nor valid from here on.
+
+    Args:
+        map_offset: How many of its first struct pages describe the memmap itself (ZONE_DEVICE).
+
+    Source: mm/sparse.c sparse_remove_one_section() [v4.9]
+    """
+    ms = k.section_rw(section_nr)
+    if ms.section_mem_map:
+        ms.section_mem_map = 0
+        ms.pageblock_flags = None
+    pfn = mmzone.section_nr_to_pfn(k, section_nr)
+    clear_hwpoisoned_pages(k, pfn + map_offset, k.PAGES_PER_SECTION - map_offset)
+    free_section_usemap(k, section_nr)
 
 
 # Sub-sections [v5.3]

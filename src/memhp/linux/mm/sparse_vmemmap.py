@@ -137,8 +137,12 @@ def vmemmap_populate_basepages(k: Kernel, start: int, end: int, node: int, altma
         vmemmap_pgd_populate(k, address, node)
         vmemmap_pud_populate(k, address, node)
         vmemmap_pmd_populate(k, address, node)
-        if vmemmap_alloc_block(k, k.PAGE_SIZE, node) == NO_PAGE:
+        pfn = vmemmap_alloc_block(k, k.PAGE_SIZE, node)
+        if pfn == NO_PAGE:
             raise KernelError(ENOMEM, "no page for the memmap", address=address)
+        ms, first = _place(k, address)
+        ms.backing = (*ms.backing, Backing(first, pfn, 1, False))
+        _count_entries(k, address, k.PAGE_SHIFT, 1)
 
 
 def vmemmap_populate_pmds(k: Kernel, start_pfn: int, end_pfn: int, node: int, fallback: bool) -> None:
@@ -162,9 +166,13 @@ def vmemmap_populate_pmds(k: Kernel, start_pfn: int, end_pfn: int, node: int, fa
         vmemmap_pud_populate(k, address, node)
         if stop - address < pmd_size:
             _populate_part(k, address, stop, node)
-        elif vmemmap_alloc_block(k, pmd_size, node) == NO_PAGE:
-            if not fallback:
-                raise KernelError(ENOMEM, f"no block of {pmd_size >> 20} MiB for the memmap", address=address)
+        elif (pfn := vmemmap_alloc_block(k, pmd_size, node)) != NO_PAGE:
+            ms, first = _place(k, address)
+            ms.backing = (*ms.backing, Backing(first, pfn, pmd_size >> k.PAGE_SHIFT, True))
+            _count_entries(k, address, k.arch.PMD_SHIFT(k.config), 1)
+        elif not fallback:
+            raise KernelError(ENOMEM, f"no block of {pmd_size >> 20} MiB for the memmap", address=address)
+        else:
             vmemmap_populate_basepages(k, address, stop, node)
         address = stop
     map_section(k, start_pfn, end_pfn)

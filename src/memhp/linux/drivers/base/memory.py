@@ -749,6 +749,44 @@ def register_new_memory(k: Kernel, nid: int, section_nr: int) -> None:
     sched.mutex_unlock(k.mem_sysfs_mutex)
 
 
+def unregister_memory(k: Kernel, memory: MemoryBlock) -> None:
+    """Take a block's device away. Source: drivers/base/memory.c unregister_memory() [v4.9]"""
+    del k.blocks_rw()[memory.dev_id]
+
+
+def remove_memory_section(k: Kernel, section_nr: int) -> None:
+    """
+    One section less of a block, whose device goes with the last of them.
+
+    Source: drivers/base/memory.c remove_memory_section() [v4.9]
+    """
+    if is_zone_device_section(k, section_nr):
+        return
+    sched.mutex_lock(k.tasks, k.mem_sysfs_mutex)
+    mem = find_memory_block(k, section_nr)
+    assert mem is not None
+    if k.config.NUMA:
+        node.unregister_mem_sect_under_nodes(k, mem, section_nr)
+    mem.section_count -= 1
+    if not mem.section_count:
+        unregister_memory(k, mem)
+    sched.mutex_unlock(k.mem_sysfs_mutex)
+
+
+def unregister_memory_section(k: Kernel, section_nr: int) -> None:
+    """
+    Announce that a section goes.
+
+    Raises:
+        KernelError: EINVAL if it is not present.
+
+    Source: drivers/base/memory.c unregister_memory_section() [v4.9]
+    """
+    if not mmzone.present_section_nr(k, section_nr):
+        raise KernelError(EINVAL, "the section is not present", section=section_nr)
+    remove_memory_section(k, section_nr)
+
+
 # Making and removing blocks [v5.3]
 
 

@@ -15,7 +15,7 @@ from memhp.linux import bug
 from memhp.linux.arch.x86.include import page
 from memhp.linux.arch.x86.mm import init, kaslr
 from memhp.linux.bug import WARN_ON_ONCE, printk
-from memhp.linux.include import mmzone
+from memhp.linux.include import mm, mmzone
 from memhp.linux.include.io import linear_mapped
 from memhp.linux.include.memory_hotplug import MhpParams
 from memhp.linux.include.memory_model import pfn_to_page
@@ -354,7 +354,21 @@ def kernel_physical_mapping_remove(k: Kernel, start: int, end: int) -> None:
 
 
 def arch_remove_memory(k: Kernel, start: int, size: int, altmap: VmemAltmap | None) -> None:
-    """Source: arch/x86/mm/init_64.c arch_remove_memory() [v5.3]"""
+    """
+    Take sections and the linear map of a range away.
+
+    Source: arch/x86/mm/init_64.c arch_remove_memory() [v4.9, v5.3]
+    """
+    if not k.tree.hot_remove_refuses:
+        start_pfn = start >> k.PAGE_SHIFT
+        try:
+            memory_hotplug._remove_pages_v4_9(k, mm.page_zone(k, start_pfn), start_pfn, size >> k.PAGE_SHIFT)
+        except KernelError:
+            WARN_ON_ONCE(k.log, True)
+            kernel_physical_mapping_remove(k, start, start + size)
+            raise
+        kernel_physical_mapping_remove(k, start, start + size)
+        return
     memory_hotplug.__remove_pages(k, start >> k.PAGE_SHIFT, size >> k.PAGE_SHIFT, altmap)
     kernel_physical_mapping_remove(k, start, start + size)
 
