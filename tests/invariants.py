@@ -18,6 +18,7 @@ from memhp.errors import KernelError
 from memhp.linux.fs import sysfs
 from memhp.linux.include import mmzone
 from memhp.linux.include.ioport import Resource
+from memhp.linux.include.memblock import MEMBLOCK_NOMAP
 from memhp.linux.include.memory import MEM_OFFLINE, MEM_ONLINE
 from memhp.linux.include.mm_types import FLAGS, NODE, REFCOUNT, ZONE, PageColumns
 from memhp.linux.include.mmzone import BlockList, Zone
@@ -118,6 +119,29 @@ def check(
     assert not k.mem_sysfs_mutex.holder
     assert not k.zonelists_mutex.holder
     return unreserved
+
+
+def check_linear_map(k: Kernel) -> None:
+    """Every page of a block that is online can be reached through the linear map, NOMAP memory aside."""
+    mapped = k.linear.ranges() if k.linear is not None else ()
+    nomap = [(r.base, r.base + r.size) for r in k.memblock.memory.regions if r.flags & MEMBLOCK_NOMAP]
+    ram = [(r.base, r.base + r.size) for r in k.memblock.memory.regions if not r.flags & MEMBLOCK_NOMAP]
+    size = k.sections_per_block << k.SECTION_SIZE_BITS
+    for number, block in k.memory_blocks.items():
+        if block.state != MEM_ONLINE:
+            continue
+        start, end = number * size, (number + 1) * size
+        pieces = [(max(a, start), min(b, end)) for a, b in ram if a < end and start < b] if k.tree.has_subsections else []
+        for low, high in pieces:
+            low, high = -(-low // k.PAGE_SIZE) * k.PAGE_SIZE, high // k.PAGE_SIZE * k.PAGE_SIZE
+            assert low >= high or _covered(list(mapped), low, high), f"online memory at {low:#x} cannot be reached"
+    for start, end in nomap:
+        assert not any(low < end and start < high for low, high in mapped), f"NOMAP memory at {start:#x} is mapped"
+
+
+def online(k: Kernel, block: int) -> None:
+    """Write "online" to a block's state."""
+    sysfs.write(k, f"/sys/devices/system/memory/memory{block}/state", "online")
 
 
 def check_pages(k: Kernel) -> int:

@@ -27,7 +27,7 @@ def test_runs(edits: list[tuple[int, int, int]], step: int, low: int, high: int)
             runs.add(start, end, value * SPAN + start * step)
             entries.update((p, value * SPAN + p * step) for p in range(start, end))
     assert entries == {p: value + (p - start) * step for start, end, value in runs for p in range(start, end)}
-    assert len(entries) == len(runs)
+    assert len(entries) == runs.total()
     listed = list(runs)
     for (first, end, value), (start, _, following) in itertools.pairwise(listed):
         assert end < start or value + (end - first) * step != following, "what continues a run belongs to it"

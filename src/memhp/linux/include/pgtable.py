@@ -52,7 +52,7 @@ class Runs:
         new.starts, new.ends, new.values = self.starts[:], self.ends[:], self.values[:]
         return new
 
-    def __len__(self) -> int:
+    def total(self) -> int:
         """How many positions have a value."""
         return sum(self.ends) - sum(self.starts)
 

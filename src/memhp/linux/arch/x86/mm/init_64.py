@@ -432,7 +432,7 @@ def arch_report_meminfo(k: Kernel) -> str:
         sizes = [size // KIB for size in k.linear.bytes_by_level()]
         lines = [f"DirectMap4k:    {sizes[PTE]:>8} kB\n", f"DirectMap2M:    {sizes[PMD]:>8} kB\n"]
         return "".join([*lines, f"DirectMap1G:    {sizes[PUD]:>8} kB\n"] if "nogbpages" not in k.cmdline else lines)
-    mapped = len(k.linear.leaves)
+    mapped = k.linear.leaves.total()
     small = min(mapped, _DIRECT_MAP_4K)
     return f"DirectMap4k:    {small // KIB:>8} kB\nDirectMap2M:    {(mapped - small) // KIB:>8} kB\n"
 
