@@ -94,8 +94,9 @@ def start(url: ModelURL, devices: Sequence[Device] = ()) -> tuple[Kernel, Hardwa
     """
     machine = find_hardware(url)
     source = tree.find(url.tree)
-    if devices and not source.virtio_mem:
-        raise UsageError(f"device {devices[0].id!r}: {url.tree} has no driver for virtio-mem (it came with v5.8)")
+    if devices and not (source.virtio_mem if url.arch != "arm64" else source.arm64_virtio_mem):
+        came = "with v5.8, to arm64 later" if source.virtio_mem else "with v5.8"
+        raise UsageError(f"device {devices[0].id!r}: {url.tree} on {url.arch} has no driver for virtio-mem (it came {came})")
     found = place_devices(machine, devices)
     if found:
         addresses = {device.addr for device in found}

@@ -146,6 +146,8 @@ class Tree:
         "v5.19", "", "the pageblocks at both ends of a range are isolated first")
     isolation_splits_blocks: bool = since(
         "v6.10", "", "a free block that reaches into a pageblock from before it is split when the pageblock is isolated")
+    alloc_contig_names_busy: bool = until(
+        "v5.13", "", "the range that alloc_contig_range() could not have is logged")
     offline_prints_pages: bool = until(
         "v5.12", "", "\"Offlined Pages N\" is logged")
     node_state_before_zonelists: bool = since(
@@ -183,6 +185,9 @@ class Tree:
     checks_mappable_range: bool = since(
         "v5.12", "bca3feaa0764", "the range is checked against what the platform can map")
 
+    arm64_virtio_mem: bool = since(
+        "v5.13", "", "the driver of virtio-mem devices is built on arm64, too")
+
     # kernel/resource.c
     system_ram_inside_others: bool = since(
         "v5.1", "", "a walk over System RAM finds memory inside other resources, such as that of a virtio-mem device")
@@ -192,6 +197,13 @@ class Tree:
         "v6.9", "", "when a device is plugged in, all devices of its bus that no driver has taken are tried again")
     virtio_mem: bool = since(
         "v5.8", "", "the driver of virtio-mem devices arrived")
+    # Read off the sources of v5.10 and v6.1; which release in between brought it is not confirmed.
+    virtio_mem_big_blocks: bool = since(
+        "v5.11", "", "virtio-mem has a mode for big blocks, and counts how many bytes of it are offline, not how many blocks")
+    virtio_mem_knows_movable: bool = since(
+        "v5.14", "", "virtio-mem takes memory from ZONE_MOVABLE before it takes any from kernel zones")
+    virtio_mem_pageblocks: bool = since(
+        "v5.19", "", "subblocks may be as small as a pageblock")
     virtio_mem_retries_removal: bool = since(
         "v6.6", "", "virtio-mem tries again to remove blocks that have no plugged memory, and stops when asked for another size")
 

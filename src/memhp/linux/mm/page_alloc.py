@@ -1691,9 +1691,11 @@ def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> Non
     Raises:
         KernelError: EBUSY if a page stays in use, with its pfn; ENOMEM.
 
-    Source: mm/page_alloc.c alloc_contig_range() [v6.1, v6.12]
+    Source: mm/page_alloc.c alloc_contig_range() [v5.10, v6.1, v6.12]
     """
-    page_isolation.start_isolate_page_range(k, start, end, migratetype, 0)
+    size = 1 if k.tree.isolates_single_pageblocks else max(k.pageblock_nr_pages, 1 << k.MAX_ORDER - 1)
+    isolate_start, isolate_end = start // size * size, -(-end // size) * size
+    page_isolation.start_isolate_page_range(k, isolate_start, isolate_end, migratetype, 0)
     try:
         drain_all_pages(k, mm.page_zone(k, start))
         try:
@@ -1702,7 +1704,12 @@ def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> Non
             if err.errno != EBUSY:
                 raise
         outer_start = find_large_buddy(k, start)
-        page_isolation.test_pages_isolated(k, outer_start, end, 0)
+        try:
+            page_isolation.test_pages_isolated(k, outer_start, end, 0)
+        except KernelError:
+            if k.tree.alloc_contig_names_busy:
+                printk(k.log, f"alloc_contig_range: [{outer_start:x}, {end:x}) PFNs busy")
+            raise
         outer_end = compaction.isolate_freepages_range(k, outer_start, end)
         if not outer_end:
             raise KernelError(EBUSY, "a page is in use again", pfn=start)
@@ -1712,7 +1719,7 @@ def alloc_contig_range(k: Kernel, start: int, end: int, migratetype: int) -> Non
         if end != outer_end:
             free_contig_range(k, end, outer_end - end)
     finally:
-        page_isolation.undo_isolate_page_range(k, start, end, migratetype)
+        page_isolation.undo_isolate_page_range(k, isolate_start, isolate_end, migratetype)
 
 
 def free_contig_range(k: Kernel, pfn: int, nr_pages: int) -> None:

@@ -18,9 +18,12 @@ One work does all that (virtio_mem_run_wq()); what it could not do it tries agai
 Locks: `hotplug_mutex` of a device, over the states of its blocks; it is held from MEM_GOING_ONLINE to MEM_ONLINE and from
 MEM_GOING_OFFLINE to MEM_OFFLINE, and must not be held when memory is added or removed.
 
+How trees differ. v5.10 knows one mode, whose functions go by names without "sbm" (virtio_mem_mb_plug_any_sb() and its like), does
+not tell movable blocks from others, has subblocks of the largest free block at least, and lets ten blocks wait to go online.
+
 Left out: kdump kernels, suspend, unbinding the driver.
 
-Source: drivers/virtio/virtio_mem.c [v6.1, v6.12].
+Source: drivers/virtio/virtio_mem.c [v5.10, v6.1, v6.12].
 """
 
 from __future__ import annotations
@@ -79,6 +82,9 @@ if TYPE_CHECKING:
 VIRTIO_MEM_DEFAULT_OFFLINE_THRESHOLD = GIB
 VIRTIO_MEM_RETRY_TIMER_MIN_MS = 50000
 VIRTIO_MEM_RETRY_TIMER_MAX_MS = 300000
+
+VIRTIO_MEM_NB_OFFLINE_THRESHOLD = 10
+"""Blocks, before v5.11."""
 
 RESOURCE_NAME = "System RAM (virtio_mem)"
 
@@ -439,13 +445,20 @@ def virtio_mem_sbm_sb_states_prepare_next_mb(vm: VirtioMem) -> None:
 
 def virtio_mem_could_add_memory(k: Kernel, vm: VirtioMem, size: int) -> bool:
     """
-    Whether `size` more bytes would not leave too much memory offline.
+    Whether `size` more bytes would not leave too much memory offline; before v5.11 whether one more block would not.
 
-    Source: drivers/virtio/virtio_mem.c virtio_mem_could_add_memory()
+    Source: drivers/virtio/virtio_mem.c virtio_mem_could_add_memory(), virtio_mem_too_many_mb_offline() [v5.10]
     """
+    if not k.tree.virtio_mem_big_blocks:
+        return _nb_offline(vm) < VIRTIO_MEM_NB_OFFLINE_THRESHOLD
     if bug.WARN_ON_ONCE(k.log, size > vm.offline_threshold):
         return False
     return vm.offline_size + size <= vm.offline_threshold
+
+
+def _nb_offline(vm: VirtioMem) -> int:
+    """How many blocks are added and not online. Source: drivers/virtio/virtio_mem.c virtio_mem_notify_online() [v5.10]"""
+    return vm.sbm.mb_count[VIRTIO_MEM_SBM_MB_OFFLINE] + vm.sbm.mb_count[VIRTIO_MEM_SBM_MB_OFFLINE_PARTIAL]
 
 
 def virtio_mem_add_memory(k: Kernel, vm: VirtioMem, addr: int, size: int) -> None:
@@ -456,14 +469,20 @@ def virtio_mem_add_memory(k: Kernel, vm: VirtioMem, addr: int, size: int) -> Non
     Raises:
         KernelError: what add_memory_driver_managed() says.
 
-    Source: drivers/virtio/virtio_mem.c virtio_mem_add_memory()
+    Source: drivers/virtio/virtio_mem.c virtio_mem_add_memory(), virtio_mem_mb_add() [v5.10]
     """
+    nid, flags = (vm.mgid, MHP_MERGE_RESOURCE | MHP_NID_IS_MGID) if k.tree.memory_groups else (vm.nid, MHP_MERGE_RESOURCE)
+    if nid == NUMA_NO_NODE:
+        nid = k.arch.memory_add_physaddr_to_nid(k, addr)
     vm.offline_size += size
     try:
-        memory_hotplug.add_memory_driver_managed(k, vm.mgid, addr, size, RESOURCE_NAME, MHP_MERGE_RESOURCE | MHP_NID_IS_MGID)
+        memory_hotplug.add_memory_driver_managed(k, nid, addr, size, RESOURCE_NAME, flags)
     except KernelError as err:
         vm.offline_size -= size
-        _say(k, vm, f"adding memory failed: {-(err.errno or 0)}")
+        if k.tree.virtio_mem_big_blocks:
+            _say(k, vm, f"adding memory failed: {-(err.errno or 0)}")
+        else:
+            _say(k, vm, f"adding memory block {virtio_mem_phys_to_mb_id(k, addr)} failed with {-(err.errno or 0)}")
         raise
 
 
@@ -487,9 +506,10 @@ def virtio_mem_remove_memory(k: Kernel, vm: VirtioMem, addr: int, size: int) -> 
 
     Source: drivers/virtio/virtio_mem.c virtio_mem_remove_memory()
     """
-    memory_hotplug.remove_memory(k, addr, size)
+    memory_hotplug.remove_memory(k, addr, size, vm.nid)
     vm.offline_size -= size
-    virtio_mem_retry(k, vm)
+    if k.tree.virtio_mem_big_blocks:
+        virtio_mem_retry(k, vm)
 
 
 def virtio_mem_sbm_remove_mb(k: Kernel, vm: VirtioMem, mb_id: int) -> None:
@@ -515,7 +535,8 @@ def virtio_mem_offline_and_remove_memory(k: Kernel, vm: VirtioMem, addr: int, si
         bug.WARN_ON_ONCE(k.log, err.errno not in (ENOMEM, EBUSY))
         raise KernelError(ENOMEM if err.errno == ENOMEM else EBUSY, err.reason, start=addr, size=size) from err
     vm.offline_size -= size
-    virtio_mem_retry(k, vm)
+    if k.tree.virtio_mem_big_blocks:
+        virtio_mem_retry(k, vm)
 
 
 def virtio_mem_sbm_offline_and_remove_mb(k: Kernel, vm: VirtioMem, mb_id: int) -> None:
@@ -597,7 +618,7 @@ def virtio_mem_sbm_notify_offline(k: Kernel, vm: VirtioMem, mb_id: int) -> None:
 
 def virtio_mem_sbm_notify_online(k: Kernel, vm: VirtioMem, mb_id: int, start_pfn: int) -> None:
     """Source: drivers/virtio/virtio_mem.c virtio_mem_sbm_notify_online()"""
-    is_movable = mm.is_zone_movable_page(k, start_pfn)
+    is_movable = k.tree.virtio_mem_knows_movable and mm.is_zone_movable_page(k, start_pfn)
     state = virtio_mem_sbm_get_mb_state(vm, mb_id)
     if state == VIRTIO_MEM_SBM_MB_OFFLINE_PARTIAL:
         new_state = VIRTIO_MEM_SBM_MB_MOVABLE_PARTIAL if is_movable else VIRTIO_MEM_SBM_MB_KERNEL_PARTIAL
@@ -695,13 +716,18 @@ def virtio_mem_memory_notifier_cb(k: Kernel, vm: VirtioMem, action: int, mhp: Me
         if vm.in_sbm:
             virtio_mem_sbm_notify_offline(k, vm, id)
         vm.offline_size += size
+        if not k.tree.virtio_mem_big_blocks:
+            virtio_mem_retry(k, vm)
         vm.hotplug_active = False
         sched.mutex_unlock(vm.hotplug_mutex)
     elif action == MEM_ONLINE:
         if vm.in_sbm:
             virtio_mem_sbm_notify_online(k, vm, id, mhp.start_pfn)
         vm.offline_size -= size
-        if not vm.wq_active and virtio_mem_could_add_memory(k, vm, vm.offline_threshold // 2):
+        if not k.tree.virtio_mem_big_blocks:
+            if _nb_offline(vm) == VIRTIO_MEM_NB_OFFLINE_THRESHOLD - 1:
+                virtio_mem_retry(k, vm)
+        elif not vm.wq_active and virtio_mem_could_add_memory(k, vm, vm.offline_threshold // 2):
             virtio_mem_retry(k, vm)
         vm.hotplug_active = False
         sched.mutex_unlock(vm.hotplug_mutex)
@@ -1085,19 +1111,21 @@ def virtio_mem_sbm_plug_request(k: Kernel, vm: VirtioMem, diff: int) -> None:
     block_size = memory.memory_block_size_bytes(k)
     for mb_id in virtio_mem_sbm_for_each_mb(vm, VIRTIO_MEM_SBM_MB_UNUSED):
         if not virtio_mem_could_add_memory(k, vm, block_size):
-            raise KernelError(ENOSPC, _too_much_offline(vm))
+            raise KernelError(ENOSPC, _too_much_offline(k, vm))
         nb_sb = virtio_mem_sbm_plug_and_add_mb(k, vm, mb_id, nb_sb)
         if not nb_sb:
             return
     while nb_sb:
         if not virtio_mem_could_add_memory(k, vm, block_size):
-            raise KernelError(ENOSPC, _too_much_offline(vm))
+            raise KernelError(ENOSPC, _too_much_offline(k, vm))
         mb_id = virtio_mem_sbm_prepare_next_mb(vm)
         nb_sb = virtio_mem_sbm_plug_and_add_mb(k, vm, mb_id, nb_sb)
 
 
-def _too_much_offline(vm: VirtioMem) -> str:
+def _too_much_offline(k: Kernel, vm: VirtioMem) -> str:
     """Why virtio_mem_could_add_memory() says no, in words. Source: none"""
+    if not k.tree.virtio_mem_big_blocks:
+        return f"{_nb_offline(vm)} blocks of the device are offline, and no more than that may be: bring blocks online"
     return f"{vm.offline_size:#x} bytes of the device are offline, and {vm.offline_threshold:#x} may be: bring blocks online"
 
 
@@ -1157,14 +1185,14 @@ def virtio_mem_bbm_plug_request(k: Kernel, vm: VirtioMem, diff: int) -> None:
         return
     for bb_id in virtio_mem_bbm_for_each_bb(vm, VIRTIO_MEM_BBM_BB_UNUSED):
         if not virtio_mem_could_add_memory(k, vm, vm.bbm.bb_size):
-            raise KernelError(ENOSPC, _too_much_offline(vm))
+            raise KernelError(ENOSPC, _too_much_offline(k, vm))
         virtio_mem_bbm_plug_and_add_bb(k, vm, bb_id)
         nb_bb -= 1
         if not nb_bb:
             return
     while nb_bb:
         if not virtio_mem_could_add_memory(k, vm, vm.bbm.bb_size):
-            raise KernelError(ENOSPC, _too_much_offline(vm))
+            raise KernelError(ENOSPC, _too_much_offline(k, vm))
         bb_id = virtio_mem_bbm_prepare_next_bb(vm)
         virtio_mem_bbm_plug_and_add_bb(k, vm, bb_id)
         nb_bb -= 1
@@ -1458,7 +1486,7 @@ def virtio_mem_refresh_config(k: Kernel, vm: VirtioMem) -> None:
 
     Source: drivers/virtio/virtio_mem.c virtio_mem_refresh_config()
     """
-    pluggable_end = memory_hotplug.mhp_get_pluggable_range(k, True)[1]
+    pluggable_end = _pluggable_range(k)[1]
     new_plugged_size = vm.vdev.plugged_size
     if bug.WARN_ON_ONCE(k.log, new_plugged_size != vm.plugged_size):
         vm.plugged_size = new_plugged_size
@@ -1546,6 +1574,13 @@ def virtio_mem_timer_expired(k: Kernel, vm: VirtioMem) -> None:
 # The driver meets the device
 
 
+def _pluggable_range(k: Kernel) -> tuple[int, int]:
+    """The first and last byte that memory may have; v5.10 only knows of an end. Source: virtio_mem_init_hotplug()"""
+    if not k.tree.checks_mappable_range:
+        return 0, (1 << k.MAX_PHYSMEM_BITS) - 1
+    return memory_hotplug.mhp_get_pluggable_range(k, True)
+
+
 def virtio_mem_init_hotplug(k: Kernel, vm: VirtioMem) -> None:
     """
     Choose the mode, reserve the device's addresses, listen.
@@ -1553,20 +1588,22 @@ def virtio_mem_init_hotplug(k: Kernel, vm: VirtioMem) -> None:
     Raises:
         KernelError: EBUSY if somebody has part of the region; EINVAL for a node that cannot be.
 
-    Source: drivers/virtio/virtio_mem.c virtio_mem_init_hotplug(); virtio_mem_init() before v6.1
+    Source: drivers/virtio/virtio_mem.c virtio_mem_init_hotplug() [v6.1]; virtio_mem_init(), virtio_mem_probe() [v5.10]
     """
-    pluggable_start, pluggable_end = memory_hotplug.mhp_get_pluggable_range(k, True)
+    pluggable_start, pluggable_end = _pluggable_range(k)
     block_size = memory.memory_block_size_bytes(k)
     if vm.addr % block_size:
         _say(k, vm, "The alignment of the physical start address can make some memory unusable.")
     if (vm.addr + vm.region_size) % block_size:
         _say(k, vm, "The alignment of the physical end address can make some memory unusable.")
     if vm.addr < pluggable_start or vm.addr + vm.region_size - 1 > pluggable_end:
-        _say(k, vm, "Some device memory is not addressable/pluggable. This can make some memory unusable.")
+        what = "device memory is not addressable/pluggable" if k.tree.checks_mappable_range else "memory is not addressable"
+        _say(k, vm, f"Some {what}. This can make some memory unusable.")
     vm.offline_threshold = max(2 * block_size, VIRTIO_MEM_DEFAULT_OFFLINE_THRESHOLD)
 
-    sb_size = max(vm.device_block_size, k.PAGE_SIZE * k.pageblock_nr_pages)
-    if sb_size < block_size:
+    pages = k.pageblock_nr_pages if k.tree.virtio_mem_pageblocks else max(k.pageblock_nr_pages, 1 << k.MAX_ORDER - 1)
+    sb_size = max(vm.device_block_size, k.PAGE_SIZE * pages)
+    if sb_size < block_size or not k.tree.virtio_mem_big_blocks:
         vm.in_sbm = True
         addr = max(vm.addr, pluggable_start) + block_size - 1
         vm.sbm = Sbm(virtio_mem_phys_to_mb_id(k, addr), sb_size, block_size // sb_size)
@@ -1575,16 +1612,21 @@ def virtio_mem_init_hotplug(k: Kernel, vm: VirtioMem) -> None:
         addr = max(vm.addr, pluggable_start) + vm.bbm.bb_size - 1
         vm.bbm = Bbm(virtio_mem_phys_to_bb_id(vm, addr), vm.bbm.bb_size)
         vm.offline_threshold = max(2 * vm.bbm.bb_size, vm.offline_threshold)
+    if not k.tree.virtio_mem_big_blocks:
+        _say_what_it_is(k, vm)
     _say(k, vm, f"memory block size: {block_size:#x}")
     if vm.in_sbm:
         _say(k, vm, f"subblock size: {vm.sbm.sb_size:#x}")
     else:
         _say(k, vm, f"big block size: {vm.bbm.bb_size:#x}")
+    if not k.tree.virtio_mem_big_blocks and vm.nid != NUMA_NO_NODE:
+        _say(k, vm, f"nid: {vm.nid}")
 
     virtio_mem_create_resource(k, vm)
     unit_pages = (block_size if vm.in_sbm else vm.bbm.bb_size) >> k.PAGE_SHIFT
     try:
-        vm.mgid = memory.memory_group_register_dynamic(k, vm.nid, unit_pages)
+        if k.tree.memory_groups:
+            vm.mgid = memory.memory_group_register_dynamic(k, vm.nid, unit_pages)
         if vm.plugged_size:
             vm.unplug_all_required = True
             _say(k, vm, "unplugging all memory is required")
@@ -1594,7 +1636,8 @@ def virtio_mem_init_hotplug(k: Kernel, vm: VirtioMem) -> None:
             register_virtio_mem_device(k, vm)
         except KernelError:
             memory.unregister_memory_notifier(k, notifier)
-            memory.memory_group_unregister(k, vm.mgid)
+            if k.tree.memory_groups:
+                memory.memory_group_unregister(k, vm.mgid)
             raise
     except KernelError:
         virtio_mem_delete_resource(k, vm)
@@ -1606,7 +1649,7 @@ def virtio_mem_init(k: Kernel, vm: VirtioMem) -> None:
     Read what cannot change of the device's configuration.
 
     Raises:
-        KernelError: what virtio_mem_init_hotplug() says.
+        KernelError: what virtio_mem_init_hotplug() says; EINVAL for a device block larger than a memory block, before v5.11.
 
     Source: drivers/virtio/virtio_mem.c virtio_mem_init()
     """
@@ -1616,14 +1659,25 @@ def virtio_mem_init(k: Kernel, vm: VirtioMem) -> None:
     vm.nid = virtio_mem_translate_node_id(k, vdev.node)
     vm.addr = vdev.addr
     vm.region_size = vdev.region_size
+    if not k.tree.virtio_mem_big_blocks:
+        if vm.device_block_size > memory.memory_block_size_bytes(k):
+            _say(k, vm, "The block size is not supported (too big).")
+            raise KernelError(EINVAL, "the device has blocks larger than a memory block", size=vm.device_block_size)
+        virtio_mem_init_hotplug(k, vm)
+        return
     if vm.nid == NUMA_NO_NODE:
         vm.nid = k.arch.memory_add_physaddr_to_nid(k, vm.addr)
-    _say(k, vm, f"start address: {vm.addr:#x}")
-    _say(k, vm, f"region size: {vm.region_size:#x}")
-    _say(k, vm, f"device block size: {vm.device_block_size:#x}")
+    _say_what_it_is(k, vm)
     if vm.nid != NUMA_NO_NODE and k.config.NUMA:
         _say(k, vm, f"nid: {vm.nid}")
     virtio_mem_init_hotplug(k, vm)
+
+
+def _say_what_it_is(k: Kernel, vm: VirtioMem) -> None:
+    """The lines about the device's configuration. Source: drivers/virtio/virtio_mem.c virtio_mem_init()"""
+    _say(k, vm, f"start address: {vm.addr:#x}")
+    _say(k, vm, f"region size: {vm.region_size:#x}")
+    _say(k, vm, f"device block size: {vm.device_block_size:#x}")
 
 
 def virtio_mem_create_resource(k: Kernel, vm: VirtioMem) -> None:
