@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The linear map, held against tables that are filled and emptied entry by entry; what it costs; and the defect that comes of it."""
+"""The linear map, against tables filled and emptied entry by entry; what it costs; and the defect that comes of it."""
 
 from __future__ import annotations
 
