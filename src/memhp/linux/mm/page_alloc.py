@@ -1395,7 +1395,7 @@ def __setup_per_zone_wmarks(k: Kernel) -> None:
         if not managed and zone.idx != small:
             zone.watermark = (0, 0, 0)
             continue
-        low = pages_min * managed // lowmem_pages
+        low = pages_min * managed // max(1, lowmem_pages)
         step = max(low >> 2, managed * _WATERMARK_SCALE_FACTOR // 10000)
         if zone.idx == small:
             low = max(_SWAP_CLUSTER_MAX, min(managed // 1024, 128))
