@@ -207,6 +207,18 @@ class Snapshots(base.Backend):
         with self._acting():
             return self.guest.resize(id, size)
 
+    def write_with_signal(self, path: str, text: str) -> None:
+        with self._acting():
+            self.guest.write_with_signal(path, text)
+
+    def alloc(self, id: str, size: int, kind: str, block: int | None = None) -> None:
+        with self._acting():
+            self.guest.alloc(id, size, kind, block)
+
+    def free(self, id: str) -> None:
+        with self._acting():
+            self.guest.free(id)
+
     def devices(self) -> list[PluggedDevice]:
         return self.guest.devices()
 

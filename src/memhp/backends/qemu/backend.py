@@ -20,7 +20,7 @@ from memhp.abi.files import MEMORY, clean
 from memhp.abi.iomem import read_iomem
 from memhp.backends import base
 from memhp.backends.base import OST, About, MachineURL, Outcome, PluggedDevice, QemuURL
-from memhp.backends.qemu import images, process, tracing
+from memhp.backends.qemu import images, process, tracing, workload
 from memhp.backends.qemu.guest import BOOT_TIMEOUT, Guest
 from memhp.backends.qemu.qmp import Event, Monitor, RefusedError
 from memhp.errors import BackendError, KernelBugError, KernelError, UsageError
@@ -238,7 +238,7 @@ class QemuBackend(Virtual):
         what: What was started.
     """
 
-    verbs = frozenset({"plug", "unplug", "online", "offline", "resize", "write"})
+    verbs = frozenset({"plug", "unplug", "online", "offline", "resize", "write", "alloc", "free"})
 
     def __init__(self, url: str, what: process.Guest, *, timeout: float = BOOT_TIMEOUT) -> None:
         self.url = url
@@ -285,6 +285,15 @@ class QemuBackend(Virtual):
         except KernelBugError as err:
             err.log = self.log(mark)
             raise
+
+    def write_with_signal(self, path: str, text: str) -> None:
+        workload.write_with_signal(self.guest, path, text)
+
+    def alloc(self, id: str, size: int, kind: str, block: int | None = None) -> None:
+        workload.alloc(self.guest, id, size, kind, block)
+
+    def free(self, id: str) -> None:
+        workload.free(self.guest, id)
 
     def log(self, start: int = 0) -> list[str]:
         self._refresh()

@@ -173,7 +173,7 @@ class Guest:
         _check(path)
         seconds = str(max(1, round(timeout)))
         what = f"the write of {text[:40]!r} to {path}"
-        status, _, words = self._request(what, timeout + READ_TIMEOUT, "write", path, _escape(text), seconds)
+        status, _, words = self._request(what, timeout + READ_TIMEOUT, "write", path, escape(text), seconds)
         if status == "hang":
             where = f", in {words}()" if words not in ("", "0") else ""
             raise KernelHangError(f"{what} has not returned after {seconds} s{where}")
@@ -184,7 +184,7 @@ class Guest:
 
     def run(self, script: str, timeout: float = READ_TIMEOUT) -> tuple[int, bytes]:
         """Run a shell script in the guest; return its exit code and all it printed."""
-        status, data, _ = self._request(f"a script: {script[:60]!r}", timeout, "run", _escape(script))
+        status, data, _ = self._request(f"a script: {script[:60]!r}", timeout, "run", escape(script))
         return int(status), data
 
 
@@ -200,6 +200,6 @@ def _refusal(path: str, text: str) -> KernelError:
     return KernelError(number, "" if os.strerror(number) == text else text, where="", path=path)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Return text as `printf %b` takes it, on one line."""
     return re.sub(rb"[^A-Za-z0-9 _./:,=@%+-]", lambda m: b"\\0%03o" % m[0][0], text.encode()).decode()
