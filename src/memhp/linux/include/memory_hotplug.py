@@ -106,6 +106,15 @@ def online_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
     """The runs of [start, end) for which pfn_to_online_page() finds a page. Source: none"""
     if end <= start:
         return []
+    if not k.config.HAVE_ARCH_PFN_VALID and start >> k.PFN_SECTION_SHIFT == end - 1 >> k.PFN_SECTION_SHIFT:
+        section = mmzone.__pfn_to_section(k, start)
+        if not mmzone.online_section(section):
+            return []
+        assert section is not None
+        full = (1 << max(1, k.PAGES_PER_SECTION >> mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT)) - 1
+        tainted = section.section_mem_map & mmzone.SECTION_TAINT_ZONE_DEVICE
+        if not k.tree.has_taint_sections or section.subsection_map == full and not tainted:
+            return [(start, end)]
     points = {*k.pfn_valid.cuts(k, start, end)}
     if k.tree.has_taint_sections and mmzone.SUB.cuts is not None:
         points |= set(mmzone.SUB.cuts(k, start, end))

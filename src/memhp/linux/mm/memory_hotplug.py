@@ -1549,8 +1549,9 @@ def _shrink_zone_span_v5_6(k: Kernel, zone: Zone, start_pfn: int, end_pfn: int) 
 
     Source: mm/memory_hotplug.c shrink_zone_span(), find_smallest_section_pfn(), find_biggest_section_pfn() [v5.6]
     """
-    zone.contiguous_end = 0
     zone_end = mmzone.zone_end_pfn(zone)
+    if zone.zone_start_pfn != start_pfn:
+        zone.contiguous_end = min(zone.contiguous_end, start_pfn)
     if zone.zone_start_pfn == start_pfn:
         pfn = _section_pfn_of(k, zone.nid, zone, end_pfn, zone_end, biggest=False)
         zone.spanned_pages = zone_end - pfn if pfn else 0
@@ -1921,7 +1922,8 @@ def _remove_pages_v4_9(k: Kernel, zone: Zone, phys_start_pfn: int, nr_pages: int
             endres = start + size - 1
             printk(k.log, f"Unable to release resource <{start:#018x}-{endres:#018x}> ({-(err.errno or 0)})")
     page_alloc.clear_zone_contiguous(zone)
-    zone.contiguous_end = 0
+    if zone.zone_start_pfn != phys_start_pfn:
+        zone.contiguous_end = min(zone.contiguous_end, phys_start_pfn)
     BUG_ON(k.log, phys_start_pfn % k.PAGES_PER_SECTION)
     BUG_ON(k.log, nr_pages % k.PAGES_PER_SECTION)
     try:

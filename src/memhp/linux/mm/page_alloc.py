@@ -1189,6 +1189,7 @@ def set_zone_contiguous(k: Kernel, zone: Zone) -> None:
     while start < zone_end:
         end = min(zone_end, start - start % step + step)
         if not _section_contiguous(k, start, end, zone):
+            zone.contiguous_end = start
             return
         start = end
     zone.contiguous = True
