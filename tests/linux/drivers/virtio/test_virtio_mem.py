@@ -402,3 +402,59 @@ def test_a_big_block_with_a_pinned_page_stays(monkeypatch: pytest.MonkeyPatch) -
     virtio_mem.virtio_mem_timer_expired(k, vm)
     run_workers(k)
     assert (vm.plugged_size, list(vm.bbm.bb_states), zone.present_pages) == (0, [virtio_mem.VIRTIO_MEM_BBM_BB_UNUSED], 0)
+
+
+# v5.10
+
+
+def v5_10(words: str) -> ModelBackend:
+    found = base.open(
+        f"model:v5.10/x86_64?mem=1G&cmdline={base.quote(words)}", [Device(kind="virtio-mem", id="v0", max=2 * GIB)])
+    assert isinstance(found, ModelBackend)
+    return found
+
+
+def test_what_the_driver_of_v5_10_says() -> None:
+    """Subblocks are as large as the largest free block, and the node comes last."""
+    lines = [line for line in v5_10("memhp_default_state=offline").log() if line.startswith("virtio_mem")]
+    assert lines[:5] == [
+        "virtio_mem virtio1: start address: 0x100000000",
+        "virtio_mem virtio1: region size: 0x80000000",
+        "virtio_mem virtio1: device block size: 0x200000",
+        "virtio_mem virtio1: memory block size: 0x8000000",
+        "virtio_mem virtio1: subblock size: 0x400000",
+    ]
+
+
+def test_ten_blocks_may_wait() -> None:
+    """Before v5.11 blocks are counted, not bytes; the driver goes on when the tenth has gone online."""
+    backend = v5_10("memhp_default_state=offline")
+    vm = driver(backend)
+    assert base.apply(backend, Resize(id="v0", size=2 * GIB)).word == "pending"
+    assert vm.plugged_size == 10 * BLOCK
+    assert base.apply(backend, Online(block=32, to="online_movable")).word == "ok"
+    assert vm.plugged_size == 11 * BLOCK
+
+
+def test_v5_10_does_not_know_movable_blocks() -> None:
+    """The highest block loses its memory first, whatever zone it is in; half of a subblock cannot be had."""
+    backend = v5_10("memhp_default_state=offline")
+    vm = driver(backend)
+    assert base.apply(backend, Resize(id="v0", size=2 * BLOCK)).word == "accepted"
+    for step in (Online(block=32, to="online_movable"), Online(block=33, to="online_movable")):
+        assert base.apply(backend, step).word == "ok"
+    assert states(vm) == [KERNEL, KERNEL]
+    answer = base.apply(backend, Resize(id="v0", size=2 * BLOCK - 2 * MIB))
+    assert (answer.word, vm.plugged_size) == ("pending", 2 * BLOCK)
+    assert base.apply(backend, Resize(id="v0", size=2 * BLOCK - 4 * MIB)).word == "accepted"
+    assert (states(vm), plugged(vm)) == ([KERNEL, KERNEL_PART], [128, 124])
+
+
+def test_v5_10_has_no_big_blocks() -> None:
+    """A device whose blocks are larger than a memory block does not get its driver."""
+    backend = v5_10("memhp_default_state=offline")
+    vdev = VirtioMemDevice(
+        id="b0", name="virtio2", arch="x86_64", addr=8 * GIB, region_size=GIB, block_size=256 * MIB)
+    with pytest.raises(OSError, match="EINVAL"):
+        virtio_mem.virtio_mem_probe(backend.kernel, vdev)
+    assert backend.log()[-1] == "virtio_mem virtio2: The block size is not supported (too big)."
