@@ -113,7 +113,7 @@ def online_runs(k: Kernel, start: int, end: int) -> list[tuple[int, int]]:
         assert section is not None
         full = (1 << max(1, k.PAGES_PER_SECTION >> mmzone.SUBSECTION_SHIFT - k.PAGE_SHIFT)) - 1
         tainted = section.section_mem_map & mmzone.SECTION_TAINT_ZONE_DEVICE
-        if not k.tree.has_taint_sections or section.subsection_map == full and not tainted:
+        if not k.tree.has_taint_sections or (section.subsection_map == full and not tainted):
             return [(start, end)]
     points = {*k.pfn_valid.cuts(k, start, end)}
     if k.tree.has_taint_sections and mmzone.SUB.cuts is not None:
