@@ -196,10 +196,9 @@ def look(machine: Backend, zones: Sequence[ZoneSnapshot] | None = None) -> Look:
         nodes = abi.read_optional(machine, f"{NODE}/{name}")
         if nodes is not None:
             found[NODE, name] = {"nodes": nodes.strip()}
-    if abi.exists(machine, record.PARAMETERS):
-        for name in sorted(machine.listdir(record.PARAMETERS)):
-            value = abi.read_optional(machine, f"{record.PARAMETERS}/{name}")
-            found[record.PARAMETERS, name] = {"value": None if value is None else value.strip()}
+    for name in sorted(abi.list_optional(machine, record.PARAMETERS)):
+        value = abi.read_optional(machine, f"{record.PARAMETERS}/{name}")
+        found[record.PARAMETERS, name] = {"value": None if value is None else value.strip()}
     for device in machine.devices():
         found["devices", device.id] = {
             "kind": device.kind, "start": f"{device.start:#x}", "size": device.size, "node": device.node,
